@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Start libvirtd when it is installed and does not answer. Ends well when libvirt answers on its system socket,
+# with 1 and a reason when this machine has no usable libvirt (the caller then falls back to the sim driver).
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+answers() { timeout 10 virsh --connect qemu:///system version >/dev/null 2>&1; }
+# As root the socket tells; as a user who is not yet in the group `libvirt`, only root can ask.
+answers_root() { as_root timeout 10 virsh --connect qemu:///system version >/dev/null 2>&1; }
+
+no() {
+  say "$*"
+  exit 1
+}
+
+# A member of the group `libvirt` may use the socket; membership counts from the user's next session (see run.sh).
+join_group() {
+  [ "$(id -u)" != 0 ] && getent group libvirt >/dev/null || return 0
+  case " $(id -nG "$(id -un)") " in *" libvirt "*) return 0 ;; esac
+  say "adding $(id -un) to the group libvirt"
+  as_root usermod -a -G libvirt "$(id -un)"
+}
+
+is_linux || no "libvirt's QEMU driver needs Linux; this is $(uname -s)"
+have virsh || no "libvirt is not installed"
+answers && exit 0
+have libvirtd || have virtqemud || no "no libvirt daemon is installed"
+can_be_root || no "libvirtd does not answer, and there is no root or sudo to start it"
+join_group
+if ! answers_root; then
+  say "starting libvirtd"
+  if has_systemd; then
+    as_root systemctl start libvirtd.service 2>/dev/null || as_root systemctl start virtqemud.socket
+  else
+    pidof virtlogd >/dev/null || as_root virtlogd --daemon
+    pidof libvirtd >/dev/null || as_root libvirtd --daemon
+  fi
+  deadline=$((SECONDS + 30))
+  until answers_root; do
+    [ "$SECONDS" -lt "$deadline" ] || no "libvirtd was started but does not answer: see its log (journalctl -u libvirtd)"
+    sleep 0.2
+  done
+fi
+answers && exit 0
+# The group was given just now: run.sh starts the gateway in a session that has it.
+exit 2
