@@ -1,0 +1,1 @@
+"""The parts of :mod:`drivers.contract`, one file per facet."""
