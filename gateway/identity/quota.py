@@ -1,0 +1,127 @@
+"""Quotas: how much of each resource a tenant may have, and exactly how much it has.
+
+``take`` and ``give`` change the count in the same transaction as the object they count, by one conditional update, so
+parallel creates can never pass the limit and a failed create never keeps its share. -1 means no limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
+
+from gateway.kernel import row
+from gateway.kernel.errors import QuotaExceeded
+from gateway.kernel.row import Row
+
+
+class Resource(StrEnum):
+    """What is limited."""
+
+    SERVERS = "SERVERS"
+    """Servers that are not in ERROR."""
+    VCPUS = "VCPUS"
+    """Virtual processors of those servers."""
+    RAM_MIB = "RAM_MIB"
+    """Memory of those servers, in MiB."""
+    VOLUMES = "VOLUMES"
+    """Volumes."""
+    VOLUME_GIB = "VOLUME_GIB"
+    """Size of all volumes and snapshots, in GiB."""
+    SNAPSHOTS = "SNAPSHOTS"
+    """Volume snapshots."""
+    NETWORKS = "NETWORKS"
+    """Networks."""
+    PORTS = "PORTS"
+    """Ports on networks."""
+    SECURITY_GROUPS = "SECURITY_GROUPS"
+    """Security groups."""
+    IMAGES = "IMAGES"
+    """Images owned by the tenant."""
+    IMAGE_GIB = "IMAGE_GIB"
+    """Size of those images as uploaded, in GiB, rounded up for each image."""
+
+
+DEFAULTS: Mapping[Resource, int] = {
+    Resource.SERVERS: 20,
+    Resource.VCPUS: 40,
+    Resource.RAM_MIB: 65536,
+    Resource.VOLUMES: 40,
+    Resource.VOLUME_GIB: 2000,
+    Resource.SNAPSHOTS: 40,
+    Resource.NETWORKS: 20,
+    Resource.PORTS: 200,
+    Resource.SECURITY_GROUPS: 20,
+    Resource.IMAGES: 40,
+    Resource.IMAGE_GIB: 400,
+}
+
+
+class Quota(Row, table=True):
+    """One tenant's limit and use of one resource."""
+
+    __tablename__ = "quota"
+
+    tenant_id: int = row.ref("tenant.id")
+    resource: Resource = row.enum(Resource)
+    limit: int = row.big()
+    used: int = row.big(default=0)
+
+    __table_args__ = (sa.UniqueConstraint("tenant_id", "resource"), sa.CheckConstraint("used >= 0", "used"))
+
+
+def open_account(session: Session, tenant_id: int) -> None:
+    """Give a new tenant its default limits."""
+    session.add_all(Quota(tenant_id=tenant_id, resource=each, limit=limit) for each, limit in DEFAULTS.items())
+    session.flush()
+
+
+def take(session: Session, tenant_id: int, amounts: Mapping[Resource, int]) -> None:
+    """Count amounts in. Raises QuotaExceeded and leaves the transaction to be rolled back. Amounts are taken in one
+    fixed order, so two takers never wait for each other in a circle."""
+    for resource in sorted(amounts):
+        amount = amounts[resource]
+        if amount == 0:
+            continue
+        taken = session.execute(
+            sa.update(Quota)
+            .where(
+                col(Quota.tenant_id) == tenant_id,
+                col(Quota.resource) == resource,
+                sa.or_(col(Quota.limit) < 0, col(Quota.used) + amount <= col(Quota.limit)),
+            )
+            .values(used=col(Quota.used) + amount)
+            .execution_options(synchronize_session=False)
+        )
+        if not getattr(taken, "rowcount", 0):
+            raise _exceeded(session, tenant_id, resource, amount)
+
+
+def give(session: Session, tenant_id: int, amounts: Mapping[Resource, int]) -> None:
+    """Count amounts out."""
+    for resource in sorted(amounts):
+        if amounts[resource]:
+            session.execute(
+                sa.update(Quota)
+                .where(col(Quota.tenant_id) == tenant_id, col(Quota.resource) == resource)
+                .values(used=col(Quota.used) - amounts[resource])
+                .execution_options(synchronize_session=False)
+            )
+
+
+def left(session: Session, tenant_id: int) -> dict[Resource, Quota]:
+    """A tenant's quotas by resource."""
+    return {each.resource: each for each in session.exec(select(Quota).where(Quota.tenant_id == tenant_id))}
+
+
+def _exceeded(session: Session, tenant_id: int, resource: Resource, requested: int) -> QuotaExceeded:
+    found = session.exec(select(Quota).where(Quota.tenant_id == tenant_id, Quota.resource == resource)).one()
+    return QuotaExceeded(
+        f"The tenant may have {found.limit} {resource.value}, has {found.used}, and this asks for {requested} more.",
+        resource=resource.value,
+        limit=found.limit,
+        used=found.used,
+        requested=requested,
+    )

@@ -1,0 +1,173 @@
+"""The event log: what changed, in an order that a client can resume from.
+
+Every insert, update and delete of a registered noun writes one event in the same transaction (a hook on flush, so none
+can be forgotten). A cursor is the pair (transaction, id): PostgreSQL hands out ids before commit, so a reader that
+went by id alone would miss a slower transaction's events; it therefore reads only below the oldest transaction still
+running. SQLite has one writer, and its transaction number is always 0.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session as OrmSession
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from gateway.kernel import clock, ids, noun
+from gateway.kernel.access import Subject, within
+from gateway.kernel.errors import Invalid
+from gateway.kernel.row import Json, Key, Row
+
+RETENTION = timedelta(days=7)
+
+
+class Cursor(NamedTuple):
+    """A place in the log."""
+
+    transaction: int
+    id: int
+
+    def encode(self) -> str:
+        """The cursor as clients hold it."""
+        return base64.urlsafe_b64encode(f"{self.transaction}:{self.id}".encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str) -> Cursor:
+        """The cursor of a client. Raises Invalid."""
+        try:
+            left, _, right = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(":")
+            found = cls(int(left), int(right))
+        except (ValueError, binascii.Error):
+            raise Invalid("This cursor is not one of ours.", path=("after",)) from None
+        if not (0 <= found.transaction < 2**63 and 0 <= found.id < 2**63):
+            raise Invalid("This cursor is not one of ours.", path=("after",))
+        return found
+
+
+class Event(SQLModel, table=True):
+    """One change of one object. ``kind`` is ``<noun>.created|changed|deleted``."""
+
+    __tablename__ = "event"
+
+    id: int = Field(default=None, primary_key=True, sa_type=Key)
+    transaction: int = Field(default=None, sa_type=sa.BigInteger, sa_column_kwargs={"server_default": sa.FetchedValue()})
+    at: datetime
+    kind: str = Field(max_length=64)
+    noun: str = Field(max_length=32)
+    object_uid: UUID = Field(index=True)
+    tenant_id: int | None = Field(default=None, sa_type=sa.BigInteger)
+    version: int
+    changed: list[str] = Field(default_factory=list, sa_type=Json)
+
+    __table_args__ = (sa.Index("ix_event_place", "transaction", "id"), sa.Index("ix_event_at", "at"))
+
+    @property
+    def cursor(self) -> Cursor:
+        """The place just behind this event."""
+        return Cursor(self.transaction, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events: of these nouns, of this object."""
+
+    nouns: frozenset[str] | None = None
+    object_uid: UUID | None = None
+
+
+def visible(subject: Subject, event: Event) -> bool:
+    """Whether the subject may know of an event: those of tenants it may read, and public nouns' (no tenant) only for
+    operators."""
+    if subject.admin:
+        return True
+    return event.tenant_id is not None and event.tenant_id in subject.roles
+
+
+def scope(subject: Subject) -> sa.ColumnElement[bool]:
+    """:func:`visible` as a predicate."""
+    return within(col(Event.tenant_id), subject)
+
+
+def after(session: Session, cursor: Cursor, limit: int) -> Sequence[Event]:
+    """The next events of the log behind a cursor, oldest first, none that a slower transaction could still precede."""
+    statement = select(Event).where(sa.tuple_(col(Event.transaction), col(Event.id)) > sa.tuple_(*cursor))
+    if session.get_bind().dialect.name == "postgresql":
+        statement = statement.where(
+            col(Event.transaction) < sa.text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+        )
+    return session.exec(statement.order_by(col(Event.transaction), col(Event.id)).limit(limit)).all()
+
+
+def newest(session: Session) -> Cursor:
+    """The place behind all events so far."""
+    statement = select(Event.transaction, Event.id).order_by(col(Event.transaction).desc(), col(Event.id).desc())
+    if session.get_bind().dialect.name == "postgresql":
+        statement = statement.where(
+            col(Event.transaction) < sa.text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+        )
+    found = session.exec(statement.limit(1)).first()
+    return Cursor(*found) if found else Cursor(0, 0)
+
+
+def prune(session: Session) -> int:
+    """Forget events older than the retention; how many."""
+    gone = session.execute(sa.delete(Event).where(col(Event.at) < clock.now(session) - RETENTION))
+    return int(getattr(gone, "rowcount", 0))
+
+
+_QUIET = frozenset({"version", "updated_at"})
+
+
+@sa.event.listens_for(OrmSession, "before_flush")
+def _announce(session: OrmSession, _context: object, _instances: object) -> None:
+    """Stamp rows and write one event for each announced row that this flush writes."""
+    if "clock" not in session.info:
+        return
+    now = session.info["clock"]()
+    written: list[Event] = []
+    for row in session.new:
+        if isinstance(row, Row):
+            _stamp(session, row, now)
+            _add(written, row, "created", now, [])
+    for row in session.dirty:
+        if isinstance(row, Row) and session.is_modified(row):
+            state = sa.inspect(row)
+            changed = sorted(a.key for a in state.attrs if a.history.has_changes() and a.key not in _QUIET)
+            row.updated_at = now
+            _add(written, row, "changed", now, changed)
+    for row in session.deleted:
+        if isinstance(row, Row):
+            _add(written, row, "deleted", now, [])
+    session.add_all(written)
+
+
+def _stamp(session: OrmSession, row: Row, now: datetime) -> None:
+    if row.uid is None:
+        row.uid = ids.new(session)  # type: ignore[arg-type]  # only the info dictionary is read
+    row.created_at = row.created_at or now
+    row.updated_at = now
+
+
+def _add(written: list[Event], row: Row, verb: str, now: datetime, changed: list[str]) -> None:
+    kind = noun.BY_TABLE.get(type(row))
+    if kind is None or not kind.announce:
+        return
+    tenant_id: Any = row.id if kind.prefix == "tenant" else getattr(row, "tenant_id", None)
+    written.append(
+        Event(
+            at=now,
+            kind=f"{kind.prefix}.{verb}",
+            noun=kind.prefix,
+            object_uid=row.uid,
+            tenant_id=tenant_id,
+            version=(row.version or 1) + (verb == "changed"),
+            changed=changed,
+        )
+    )

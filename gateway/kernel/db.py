@@ -1,0 +1,158 @@
+"""The database: one synchronous data layer on SQLite and PostgreSQL.
+
+Reads and writes have sessions of their own. A write is one unit of work: :meth:`Database.run` calls a function with a
+session, commits, and only then rings the bells which the work asked for (:func:`after_commit`). Work that meets a
+concurrent change (a stale version, a deadlock, a unique key taken in the same instant) is run again from its start, so
+it must do nothing but read and change rows.
+
+SQLite needs ``BEGIN IMMEDIATE`` for writes: with a deferred BEGIN it loses updates without an error (measured, see
+decision 0003). One lock per process makes its writers queue in order instead of polling each other.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.orm.exc import StaleDataError
+from sqlmodel import Session
+
+from gateway.kernel import clock, ids
+from gateway.kernel.errors import Conflict
+
+T = TypeVar("T")
+
+ATTEMPTS = 20
+"""How often work is run when concurrent changes are in its way."""
+
+_ATTEMPTS_ON_A_TAKEN_KEY = 4
+
+_RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
+
+log = structlog.get_logger(__name__)
+
+
+class Database:
+    """Two engines on one database, and the only place that commits."""
+
+    def __init__(self, url: str, *, now: clock.Clock = clock.system, uids: ids.UidSource = ids.system) -> None:
+        self.url = sa.make_url(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        if not self.sqlite and self.url.drivername == "postgresql":
+            self.url = self.url.set(drivername="postgresql+psycopg")
+        self._info: dict[Any, Any] = {"clock": now, "uids": uids}
+        self.clock = now
+        self._writers: threading.RLock | _NoLock = threading.RLock() if self.sqlite else _NoLock()
+        self.committed: list[Callable[[], None]] = []
+        """Called after every commit of a write (from the thread that wrote)."""
+        if self.sqlite:
+            self._read = _sqlite_engine(self.url, write=False)
+            self._write = _sqlite_engine(self.url, write=True)
+        else:
+            options = {"pool_size": 16, "max_overflow": 16, "pool_pre_ping": True}
+            self._write = sa.create_engine(self.url, **options)
+            self._read = self._write.execution_options(isolation_level="AUTOCOMMIT")
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine for migrations and the like."""
+        return self._write
+
+    def provide(self, name: str, value: object) -> None:
+        """Have every later session carry ``value`` in its ``info`` (the bell, quotas' defaults ...)."""
+        self._info[name] = value
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that only reads. Objects stay usable after it."""
+        with Session(self._read, expire_on_commit=False, autoflush=False, info=dict(self._info)) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One unit of work without retries: for callers that hold their own loop. Prefer :meth:`run`."""
+        with self._writers, Session(self._write, expire_on_commit=False, info=dict(self._info)) as session:
+            session.info["after_commit"] = []
+            yield session
+            session.commit()
+        for call in session.info["after_commit"]:
+            call()
+        for call in self.committed:
+            call()
+
+    def run(self, work: Callable[[Session], T]) -> T:
+        """Run ``work`` in one transaction and commit; again from its start when others were in the way."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self.write() as session:
+                    return work(session)
+            except (StaleDataError, IntegrityError, OperationalError) as error:
+                limit = _ATTEMPTS_ON_A_TAKEN_KEY if isinstance(error, IntegrityError) else ATTEMPTS
+                if attempt >= limit or not _concurrent(error):
+                    raise
+                log.info("transaction tried again", attempt=attempt, error=type(error).__name__)
+                time.sleep(min(0.001 * 2**attempt, 0.25))
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Drop all connections."""
+        self._read.dispose()
+        self._write.dispose()
+
+
+def after_commit(session: Session, call: Callable[[], None]) -> None:
+    """Have ``call`` made once this unit of work is committed, and never when it is not."""
+    session.info["after_commit"].append(call)
+
+
+@contextmanager
+def unique(session: Session, message: str, *path: str) -> Iterator[None]:
+    """Flush in a savepoint; a unique key that is taken becomes a Conflict at that path of the input."""
+    try:
+        with session.begin_nested():
+            yield
+            session.flush()
+    except IntegrityError as error:
+        raise Conflict(message, path=path) from error
+
+
+class _NoLock:
+    """PostgreSQL has its own queue."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+def _concurrent(error: Exception) -> bool:
+    if isinstance(error, StaleDataError | IntegrityError):
+        return True
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    return state in _RETRYABLE_SQLSTATES or "database is locked" in str(error.orig)
+
+
+def _sqlite_engine(url: sa.URL, *, write: bool) -> sa.Engine:
+    engine = sa.create_engine(
+        url, connect_args={"check_same_thread": False, "timeout": 10}, pool_size=1 if write else 8, max_overflow=8
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN is deferred; ours below is not
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=10000"):
+            connection.execute(f"PRAGMA {pragma}")
+        if not write:
+            connection.execute("PRAGMA query_only=ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine

@@ -1,0 +1,103 @@
+"""The nouns of the cloud: what has a public id, who may see it and how it is announced.
+
+A domain module registers its table once; ids, ``node(id)``, loaders, events and audit all read this registry. Presence
+is registration: importing a module of :mod:`gateway` is enough.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
+
+from gateway.kernel import ids
+from gateway.kernel.access import Subject
+from gateway.kernel.errors import NotFound
+from gateway.kernel.row import Row
+
+R = TypeVar("R", bound=Row)
+Scope = Callable[[Subject], sa.ColumnElement[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Noun(Generic[R]):
+    """``prefix`` starts the ids and never changes; ``scope`` is the predicate of the rows a subject may see;
+    ``announce`` False keeps a table out of the event log."""
+
+    prefix: str
+    table: type[R]
+    scope: Scope
+    announce: bool = True
+
+    def public(self, row: Row) -> str:
+        """The row's TypeID."""
+        return ids.encode(self.prefix, row.uid)
+
+    def uid(self, text: str, *path: str) -> UUID:
+        """The uid in a TypeID of this noun; any other text names nothing: NotFound."""
+        prefix, _, _ = text.rpartition("_")
+        if prefix != self.prefix:
+            raise NotFound(f"There is no such {self.prefix}.", path=path)
+        try:
+            return ids.decode(text)[1]
+        except Exception:  # noqa: BLE001 - whatever is wrong with the text, it names nothing
+            raise NotFound(f"There is no such {self.prefix}.", path=path) from None
+
+    def get(self, session: Session, subject: Subject, text: str, *path: str) -> R:
+        """The row of a TypeID which the subject may see. Raises NotFound at ``path``."""
+        row = session.exec(select(self.table).where(col(self.table.uid) == self.uid(text, *path), self.scope(subject)))
+        found = row.first()
+        if found is None:
+            raise NotFound(f"There is no such {self.prefix}.", path=path)
+        return found
+
+    def find(self, session: Session, subject: Subject, uids: Sequence[UUID]) -> dict[UUID, R]:
+        """The visible rows among these uids."""
+        rows = session.exec(select(self.table).where(col(self.table.uid).in_(uids), self.scope(subject)))
+        return {row.uid: row for row in rows}
+
+    def by_key(self, session: Session, subject: Subject, column: str, keys: Iterable[Any]) -> list[R]:
+        """The visible rows whose ``column`` is one of these keys, oldest first: what edges are loaded by."""
+        attribute = getattr(self.table, column)
+        statement = select(self.table).where(attribute.in_(list(keys)), self.scope(subject)).order_by(col(self.table.id))
+        return list(session.exec(statement))
+
+
+BY_PREFIX: dict[str, Noun[Any]] = {}
+BY_TABLE: dict[type[Row], Noun[Any]] = {}
+
+
+def register(noun: Noun[R]) -> Noun[R]:
+    """Make a noun known. Two with one prefix are a bug."""
+    if noun.prefix in BY_PREFIX:
+        raise TypeError(f"two nouns are called {noun.prefix}")
+    BY_PREFIX[noun.prefix] = noun
+    BY_TABLE[noun.table] = noun
+    return noun
+
+
+def of(row: Row) -> Noun[Any]:
+    """The noun of a row."""
+    return BY_TABLE[type(row)]
+
+
+def public(row: Row) -> str:
+    """The TypeID of a row."""
+    return of(row).public(row)
+
+
+SERVICES = ("jobs", "identity", "image", "network", "volume", "compute", "metering")
+
+
+def load_all() -> None:
+    """Import every module of every service, so that all tables and nouns are registered."""
+    for service in SERVICES:
+        package = importlib.import_module(f"gateway.{service}")
+        for module in pkgutil.iter_modules(package.__path__, f"gateway.{service}."):
+            importlib.import_module(module.name)

@@ -1,0 +1,78 @@
+"""The mixin of every table, and the column types that behave alike on SQLite and PostgreSQL.
+
+Each row has an integer key for joins, a unique UUIDv7 that is public as TypeID, and a ``version`` which SQLAlchemy
+compares and raises with every update: a change made on a stale copy fails instead of overwriting (StaleDataError),
+and :meth:`gateway.kernel.db.Database.run` tries again on fresh rows. So every change of state is compare-and-set.
+
+Tables carry no ORM relationships; JSON columns are reassigned, never changed in place.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import ip_address, ip_network
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import declared_attr
+from sqlmodel import Field, SQLModel
+
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+Json = sa.JSON().with_variant(JSONB, "postgresql")
+
+
+class Row(SQLModel):
+    """What every table has: ``id`` (internal), ``uid`` (public as TypeID), ``version``, ``created_at``, ``updated_at``."""
+
+    id: int = Field(default=None, primary_key=True, sa_type=Key)
+    uid: UUID = Field(default=None, unique=True, nullable=False)
+    version: int = Field(default=1)
+    created_at: datetime = Field(default=None, nullable=False)
+    updated_at: datetime = Field(default=None, nullable=False)
+
+    @declared_attr.directive
+    def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805 - SQLAlchemy hands over the class
+        table = getattr(cls, "__table__", None)
+        return {} if table is None else {"version_id_col": table.c.version}
+
+
+def ref(target: str, *, null: bool = False, index: bool = True, **options: Any) -> Any:
+    """A foreign key column (``ref("tenant.id")``); indexed, since children are looked up by parent."""
+    default = None if null else ...
+    return Field(default=default, foreign_key=target, index=index, nullable=null, sa_type=Key, **options)
+
+
+def enum(values: type[StrEnum], **options: Any) -> Any:
+    """A column of a closed set of words, kept as text."""
+    return Field(sa_type=sa.Enum(values, native_enum=False, length=32, create_constraint=False), **options)
+
+
+def json(**options: Any) -> Any:
+    """A column of JSON; give ``default_factory``."""
+    return Field(sa_type=Json, **options)
+
+
+def big(**options: Any) -> Any:
+    """A 64-bit integer column."""
+    return Field(sa_type=sa.BigInteger, **options)
+
+
+def canonical_ip(text: str) -> str:
+    """An address in its one canonical spelling. Raises ValueError."""
+    return str(ip_address(text))
+
+
+def canonical_cidr(text: str) -> str:
+    """A range in its one canonical spelling. Raises ValueError when host bits are set."""
+    return str(ip_network(text))

@@ -1,0 +1,99 @@
+"""What every resolver finds in ``info.context``: who asks, the way to the database, and the operation's loaders.
+
+One context per operation. Domain functions are synchronous, so reads and writes hop to a small thread pool; each
+loader batch has its own short read session and each mutation one unit of work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlmodel import Session
+from strawberry.dataloader import DataLoader
+
+from gateway.kernel.access import Subject
+from gateway.kernel.db import Database
+from gateway.kernel.noun import Noun
+
+T = TypeVar("T")
+
+_THREADS = ThreadPoolExecutor(16, thread_name_prefix="domain")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the composition root gives to every operation: the database, the event feed, and by name whatever a
+    resolver needs beyond (``live`` readings from hypervisors, URL signing, settings)."""
+
+    db: Database
+    feed: Any
+    settings: Any
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Context:
+    """``limits`` is what the transport found out about this operation (cost, rate)."""
+
+    subject: Subject
+    services: Services
+    limits: Any = None
+    loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
+
+    async def read(self, work: Callable[[Session], T]) -> T:
+        """Run ``work`` with a read session on a thread."""
+
+        def job() -> T:
+            with self.services.db.read() as session:
+                return work(session)
+
+        return await on_thread(job)
+
+    async def write(self, work: Callable[[Session], T]) -> T:
+        """Run ``work`` as one unit of work on a thread."""
+        return await on_thread(lambda: self.services.db.run(work))
+
+    async def one(self, noun: Noun[Any], key: int | None) -> Any:
+        """The row with that internal key, if the subject may see it; batched."""
+        if key is None:
+            return None
+        found = await self._loader(noun, "id").load(key)
+        return found[0] if found else None
+
+    async def many(self, noun: Noun[Any], column: str, key: Any) -> list[Any]:
+        """The visible rows whose ``column`` is the key; batched."""
+        rows: list[Any] = await self._loader(noun, column).load(key)
+        return rows
+
+    def batch(self, name: Any, load: Callable[[Session, Sequence[Any]], dict[Any, Any]]) -> DataLoader[Any, Any]:
+        """A loader of this operation, made when first asked for: ``load`` answers many keys in one read session."""
+        loader = self.loaders.get(name)
+        if loader is None:
+
+            async def fetch(keys: list[Any]) -> list[Any]:
+                found = await self.read(lambda session: load(session, keys))
+                return [found.get(key) for key in keys]
+
+            loader = self.loaders[name] = DataLoader(fetch)
+        return loader
+
+    def _loader(self, noun: Noun[Any], column: str) -> DataLoader[Any, Any]:
+        def load(session: Session, keys: Sequence[Any]) -> dict[Any, Any]:
+            found: dict[Any, list[Any]] = defaultdict(list)
+            for row in noun.by_key(session, self.subject, column, keys):
+                found[getattr(row, column)].append(row)
+            return {key: found[key] for key in keys}
+
+        return self.batch((noun.prefix, column), load)
+
+
+async def on_thread(work: Callable[[], T]) -> T:
+    """Run blocking work on the domain's threads, with the caller's logging context."""
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, lambda: context.run(work))

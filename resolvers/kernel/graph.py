@@ -1,0 +1,198 @@
+"""How types of the graph are declared: each field once, with its column or edge and its description.
+
+The declarations below become ordinary strawberry resolvers; they are kept on the type (``DECLARED``), so that a
+compiled read plan can be made from the very same lines. A GraphQL type is called like its table and lives at the same
+path as its noun, which is how edges find it without an import.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Any, ForwardRef, Optional, Union
+
+import strawberry
+from strawberry.types import Info
+
+from gateway.kernel import noun as nouns
+from gateway.kernel.noun import Noun
+from gateway.kernel.row import Row
+from resolvers.kernel import scalars
+
+TYPES: dict[str, type] = {}
+"""GraphQL types of nouns by id prefix."""
+
+DECLARED: dict[type, dict[str, Any]] = {}
+"""Each node type's declarations by Python field name."""
+
+
+@strawberry.interface(description="Anything with an id of its own.")
+class Node:
+    """The root of all nouns' types; wraps the noun's row."""
+
+    row: strawberry.Private[Any]
+
+    @strawberry.field(description="The object's id: a TypeID, which sorts by time of creation.")
+    def id(self) -> strawberry.ID:
+        """The row's TypeID."""
+        return strawberry.ID(nouns.public(self.row))
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A stored column; the GraphQL type follows from the table's annotation unless ``shown_as`` says otherwise."""
+
+    description: str
+    of: str | None = None
+    shown_as: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A pure function of the row. ``uses`` names the columns it reads."""
+
+    shown_as: Any
+    compute: Callable[[Any], Any]
+    description: str
+    uses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The object whose key this row holds in ``key``; null when there is none or it may not be seen."""
+
+    noun: Noun[Any]
+    key: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The few objects whose ``column`` holds this row's key, oldest first."""
+
+    noun: Noun[Any]
+    column: str
+    description: str
+
+
+def column(description: str, *, of: str | None = None, shown_as: Any = None) -> Any:
+    """Declare a :class:`Column`; ``of`` names the table's column when the field is called otherwise."""
+    return Column(description, of, shown_as)
+
+
+def computed(shown_as: Any, compute: Callable[[Any], Any], description: str, *uses: str) -> Any:
+    """Declare a :class:`Computed`."""
+    return Computed(shown_as, compute, description, uses)
+
+
+def edge(noun: Noun[Any], key: str, description: str) -> Any:
+    """Declare an :class:`Edge`."""
+    return Edge(noun, key, description)
+
+
+def children(noun: Noun[Any], column: str, description: str) -> Any:
+    """Declare :class:`Children`."""
+    return Children(noun, column, description)
+
+
+def lazy(noun: Noun[Any]) -> Any:
+    """The GraphQL type of a noun, by its place in the tree."""
+    module = noun.table.__module__.replace("gateway.", "resolvers.", 1)
+    return Annotated[ForwardRef(noun.table.__name__), strawberry.lazy(module)]  # type: ignore[misc]  # made at run time
+
+
+def wrap(row: Row | None) -> Any:
+    """A row as its GraphQL object."""
+    return None if row is None else TYPES[nouns.of(row).prefix](row=row)
+
+
+def node(noun: Noun[Any]) -> Callable[[type], type]:
+    """Make a class of declarations the GraphQL type of a noun."""
+
+    def make(cls: type) -> type:
+        declared = {name: value for name, value in vars(cls).items() if isinstance(value, _DECLARATIONS)}
+        for name, value in declared.items():
+            setattr(cls, name, _field(noun, name, value))
+        made = strawberry.type(cls, name=noun.table.__name__, description=scalars._flat(cls.__doc__ or ""))
+        TYPES[noun.prefix] = made
+        DECLARED[made] = declared
+        return made
+
+    return make
+
+
+def _field(noun: Noun[Any], name: str, value: Any) -> Any:
+    match value:
+        case Column():
+            key = value.of or name
+            shown = value.shown_as if value.shown_as is not None else column_type(noun.table, key)
+            return strawberry.field(resolver=_reader(key), graphql_type=shown, description=value.description)
+        case Computed():
+            shown = output(value.shown_as)
+            compute = value.compute
+            return strawberry.field(
+                resolver=_computer(compute), graphql_type=shown, description=value.description
+            )
+        case Edge():
+            return strawberry.field(
+                resolver=_edge(value), graphql_type=Optional[lazy(value.noun)], description=value.description
+            )
+        case _:
+            return strawberry.field(
+                resolver=_children(value), graphql_type=list[lazy(value.noun)], description=value.description
+            )
+
+
+def _reader(key: str) -> Callable[[Any], Any]:
+    def read(root: Any) -> Any:
+        return getattr(root.row, key)
+
+    return read
+
+
+def _computer(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def resolve(root: Any) -> Any:
+        return compute(root.row)
+
+    return resolve
+
+
+def _edge(value: Edge) -> Any:
+    async def resolve(root: Any, info: Info) -> Any:
+        return wrap(await info.context.one(value.noun, getattr(root.row, value.key)))
+
+    return resolve
+
+
+def _children(value: Children) -> Any:
+    async def resolve(root: Any, info: Info) -> Any:
+        return [wrap(row) for row in await info.context.many(value.noun, value.column, root.row.id)]
+
+    return resolve
+
+
+def column_type(table: type[Row], key: str) -> Any:
+    """The GraphQL type of a table's column, from its annotation."""
+    return output(typing.get_type_hints(table)[key])
+
+
+def output(kind: Any) -> Any:
+    """A Python type as strawberry is to show it: enums are registered, everything else is as it stands."""
+    origin = typing.get_origin(kind)
+    if origin in (Union, types.UnionType):
+        inner = [output(each) for each in typing.get_args(kind)]
+        return Union[tuple(inner)]  # noqa: UP007 - a tuple can only be spread this way
+    if origin is list:
+        return list[output(typing.get_args(kind)[0])]  # type: ignore[misc]  # made at run time
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return scalars.enum(kind)
+    if kind in (str, int, bool, float, datetime) or origin is not None or not isinstance(kind, type):
+        return kind
+    return kind
+
+
+_DECLARATIONS = (Column, Computed, Edge, Children)

@@ -1,0 +1,168 @@
+"""Scalars and how Python types appear in the schema.
+
+Enums are described where they are defined: the string beneath a member is its description, so the domain's word and
+the schema's are one.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from datetime import UTC, datetime
+from enum import Enum, EnumMeta
+from functools import cache
+from ipaddress import ip_address, ip_network
+from typing import Any, NewType
+from uuid import UUID
+
+import strawberry
+from strawberry.types.enum import EnumValueDefinition
+
+BigInt = NewType("BigInt", int)
+IPAddress = NewType("IPAddress", str)
+CIDR = NewType("CIDR", str)
+MacAddress = NewType("MacAddress", str)
+Decimal = NewType("Decimal", str)
+JSON = NewType("JSON", object)
+
+_LARGEST = 2**63
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, str) or len(value) > 64:  # noqa: PLR2004 - longer than any RFC 3339 moment
+        raise ValueError("a DateTime is an RFC 3339 text")
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        raise ValueError("a DateTime needs a zone, such as Z or +02:00")
+    return moment.astimezone(UTC)
+
+
+def show_moment(value: datetime) -> str:
+    """RFC 3339 in UTC, microseconds always, so that both read paths print the same."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _big(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("a BigInt is an integer")  # noqa: TRY004 - graphql-core turns ValueError into a clean error
+    if isinstance(value, str) and len(value) > 20:  # noqa: PLR2004 - longer than any 64-bit integer
+        raise ValueError("a BigInt has at most 64 bits")
+    number = int(value)
+    if not -_LARGEST <= number < _LARGEST:
+        raise ValueError("a BigInt has at most 64 bits")
+    return number
+
+
+def _text(parse: Any, what: str) -> Any:
+    def read(value: object) -> str:
+        if not isinstance(value, str) or len(value) > 64:  # noqa: PLR2004 - longer than any of them
+            raise ValueError(f"{what} is a text")
+        return str(parse(value))
+
+    return read
+
+
+def _mac(value: str) -> str:
+    parts = value.lower().split(":")
+    if len(parts) != 6 or not all(len(p) == 2 and int(p, 16) >= 0 for p in parts):  # noqa: PLR2004 - a MAC's shape
+        raise ValueError("a MacAddress has six pairs of hexadecimal digits")
+    return ":".join(parts)
+
+
+def _decimal(value: object) -> str:
+    raise ValueError("no input takes a Decimal")
+
+
+SCALARS: dict[object, Any] = {
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description="A moment: RFC 3339, always with a zone.",
+        specified_by_url="https://scalars.graphql.org/andimarek/date-time.html",
+        serialize=show_moment,
+        parse_value=_moment,
+    ),
+    BigInt: strawberry.scalar(
+        name="BigInt",
+        description="An integer of up to 64 bits, as a JSON number.",
+        specified_by_url="https://json-schema.org/draft/2020-12/json-schema-core#section-4.2.1",
+        serialize=int,
+        parse_value=_big,
+    ),
+    IPAddress: strawberry.scalar(
+        name="IPAddress",
+        description="An IPv4 or IPv6 address in its canonical spelling.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc5952",
+        serialize=str,
+        parse_value=_text(ip_address, "an IPAddress"),
+    ),
+    CIDR: strawberry.scalar(
+        name="CIDR",
+        description="An IPv4 or IPv6 range such as `10.0.0.0/24`, without host bits.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc4632",
+        serialize=str,
+        parse_value=_text(ip_network, "a CIDR"),
+    ),
+    MacAddress: strawberry.scalar(
+        name="MacAddress",
+        description="Six pairs of hexadecimal digits with colons, in lower case.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc9542",
+        serialize=str,
+        parse_value=_text(_mac, "a MacAddress"),
+    ),
+    Decimal: strawberry.scalar(
+        name="Decimal",
+        description="An exact decimal number as a text; never a float.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc8259#section-6",
+        serialize=str,
+        parse_value=_decimal,
+    ),
+    JSON: strawberry.scalar(
+        name="JSON",
+        description="Any JSON value whose shape the field's description tells.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc8259",
+        serialize=lambda value: value,
+        parse_value=_decimal,
+    ),
+    UUID: strawberry.scalar(
+        name="UUID",
+        description="A UUID in its canonical spelling.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc9562",
+        serialize=str,
+        parse_value=UUID,
+    ),
+}
+
+
+@cache
+def enum(kind: type[Enum], name: str | None = None) -> Any:
+    """A domain enum as a GraphQL enum; described by its docstring and the strings beneath its members."""
+    told = _member_docs(kind)
+    missing = [member.name for member in kind if member.name not in told]
+    if missing or not kind.__doc__:
+        raise TypeError(f"{kind.__qualname__}: describe {missing or 'the enum'} by a string beneath")
+    found = strawberry.enum(kind, name=name or kind.__name__, description=_flat(kind.__doc__))
+    for value in found.__strawberry_definition__.values:
+        value.description = told[value.name]
+    return found
+
+
+def _member_docs(kind: EnumMeta) -> dict[str, str]:
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    told: dict[str, str] = {}
+    name: str | None = None
+    for node in body.body:  # type: ignore[attr-defined]  # the source of a class is a ClassDef
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name is not None:
+            told[name] = _flat(str(node.value.value))
+            name = None
+    return told
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+__all__ = ["CIDR", "JSON", "SCALARS", "BigInt", "Decimal", "EnumValueDefinition", "IPAddress", "MacAddress", "enum",
+           "show_moment"]  # fmt: skip

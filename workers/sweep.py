@@ -1,0 +1,103 @@
+"""The sweep: one loop per process that rings for jobs nobody is running and lets each reconciler look.
+
+It is the only retry and the only crash recovery there is. Reconcilers take no argument, compare what is recorded with
+what is, and repair by submitting a job. A reconciler that fails is logged and tried at its next turn.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from gateway.jobs import job as jobs
+from gateway.jobs.job import Bell
+from gateway.kernel.db import Database
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a reconciler may use."""
+
+    db: Database
+    hosts: Any
+    settings: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """``look`` runs every ``every_s`` seconds in each worker process; several at once must do no harm."""
+
+    name: str
+    every_s: float
+    look: Callable[[Context], None]
+
+
+RECONCILERS: dict[str, Reconciler] = {}
+
+
+def reconciler(name: str, every_s: float) -> Callable[[Callable[[Context], None]], Callable[[Context], None]]:
+    """Register a reconciler."""
+
+    def keep(look: Callable[[Context], None]) -> Callable[[Context], None]:
+        if name in RECONCILERS:
+            raise TypeError(f"two reconcilers are called {name}")
+        RECONCILERS[name] = Reconciler(name, every_s, look)
+        return look
+
+    return keep
+
+
+def ring_due(db: Database, bell: Bell) -> int:
+    """Ring for every job that is due and not run; how many."""
+    with db.read() as session:
+        waiting = jobs.due(session)
+    for job_id in waiting:
+        bell.ring(job_id)
+    return len(waiting)
+
+
+@dataclass(slots=True)
+class Sweep:
+    """The loop. ``start`` begins it on a thread of its own, ``stop`` ends it and waits."""
+
+    context: Context
+    bell: Bell
+    every_s: float = 0.5
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Begin: one thread for the jobs, one for each reconciler (a hung host must not hold up the others)."""
+        self._spawn("sweep", self.every_s, lambda: ring_due(self.context.db, self.bell))
+        for each in RECONCILERS.values():
+            self._spawn(each.name, each.every_s, lambda each=each: each.look(self.context))  # type: ignore[misc]  # mypy cannot infer a defaulted lambda
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """End; wait at most ``seconds`` for turns that are under way."""
+        self._stop.set()
+        until = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _spawn(self, name: str, every_s: float, turn: Callable[[], object]) -> None:
+        thread = threading.Thread(target=self._loop, args=(name, every_s, turn), name=f"sweep-{name}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _loop(self, name: str, every_s: float, turn: Callable[[], object]) -> None:
+        broken = False
+        while not self._stop.is_set():
+            try:
+                turn()
+                broken = False
+            except Exception as error:  # noqa: BLE001 - the loop must outlive any fault
+                log.log(30 if not broken else 10, "a turn of the sweep failed", turn=name, error=repr(error))
+                broken = True
+            self._stop.wait(every_s)
