@@ -1,0 +1,286 @@
+"""Runs a GraphQL request of any transport: find the document, check, charge, build the context, execute, present.
+
+Invariant: the order. Nothing is executed before the document is valid, within the limits and paid for; nothing is sent
+but through :mod:`resolvers.transport.errors`; nothing runs past its deadline. The schema's own extensions take part
+(operation, execution and resolve hooks, results) except in parsing and validating, which happen once per text, not
+per request.
+
+It deliberately does not use ``schema.execute``: that parses per request, runs the first of several operations, and
+cannot tell a refused variable from a failed field.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any, cast
+
+from graphql import ExecutionResult, GraphQLError, OperationType
+from graphql.execution import Executor, create_source_event_stream, execute_subscription_event
+from strawberry import Schema
+from strawberry.execution import optimized_is_awaitable
+from strawberry.extensions.runner import SchemaExtensionsRunner
+from strawberry.types.execution import ExecutionContext
+from strawberry.types.graphql import OperationType as StrawberryOperationType
+
+from resolvers.transport.answers import Answer, presented, refused_answer
+from resolvers.transport.caller import Caller, ContextBuilder, Identity, OperationInfo
+from resolvers.transport.documents import Documents
+from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
+from resolvers.transport.limits import too_much
+from resolvers.transport.operations import DocumentCache, Operation
+from resolvers.transport.rates import Budget
+from resolvers.transport.requests import GraphQLRequest
+from resolvers.transport.settings import TransportSettings
+
+_ANY_KIND = frozenset(OperationType)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A request that passed every check and was paid for."""
+
+    operation: Operation
+    variables: Mapping[str, Any]
+    identity: Identity
+    caller: Caller
+    info: OperationInfo
+
+    @property
+    def extensions(self) -> dict[str, Any]:
+        """What every response to it reports."""
+        return {"cost": {"requested": self.info.cost, "limit": self.info.cost_limit}}
+
+
+class Engine:
+    """One schema and its settings, serving all transports of a process."""
+
+    def __init__(self, schema: Schema, settings: TransportSettings, context: ContextBuilder) -> None:
+        if schema.config.enable_experimental_incremental_execution:
+            raise ValueError("@defer and @stream are off: the schema must not enable incremental execution")
+        self.settings = settings
+        self._schema = schema
+        self._core = schema._schema  # noqa: SLF001 - strawberry offers no public way to its graphql-core schema
+        self._context = context
+        self._cache = DocumentCache(
+            self._core, settings.limits, settings.introspection, entries_max=settings.cache_entries_max
+        )
+        self._documents = Documents(
+            settings.manifest, trusted_only=settings.trusted_only, registering=settings.persisted_queries
+        )
+        self._extended = bool(schema.get_extensions())
+
+    async def prepare(
+        self,
+        request: GraphQLRequest,
+        identity: Identity,
+        caller: Caller,
+        *,
+        kinds: frozenset[OperationType] = _ANY_KIND,
+    ) -> Ready:
+        """Everything before execution. Raises :class:`RequestRefused`; a refused form is charged one unit."""
+        try:
+            operation = self._operation(request, kinds)
+            cost = self._cost(operation, request.variables)
+        except RequestRefused:
+            await self._charge(identity, 1)
+            raise
+        budget = await self._charge(identity, max(1, cost))
+        info = OperationInfo(
+            name=operation.name,
+            kind=operation.kind,
+            cost=cost,
+            cost_limit=self.settings.limits.cost,
+            budget=budget,
+            request_id=caller.request_id,
+            transport=caller.transport,
+        )
+        return Ready(operation, request.variables, identity, caller, info)
+
+    def _operation(self, request: GraphQLRequest, kinds: frozenset[OperationType]) -> Operation:
+        text = self._documents.text(request)
+        document = self._cache.get(text)
+        self._documents.learn(request)
+        operation = document.select(request.operation_name)
+        if operation.kind not in kinds:
+            raise RequestRefused(
+                ErrorCode.OPERATION_NOT_ALLOWED,
+                f"This request cannot carry a {operation.kind.value}.",
+                kind=operation.kind.value,
+            )
+        return operation
+
+    def _cost(self, operation: Operation, variables: Mapping[str, Any]) -> int:
+        cost, limit = operation.cost.of(variables), self.settings.limits.cost
+        if cost > limit:
+            refused = too_much(ErrorCode.TOO_COSTLY, "units of cost", cost, limit)
+            refused.cost = {"requested": cost, "limit": limit}
+            raise refused
+        return cost
+
+    async def _charge(self, identity: Identity, cost: int) -> Budget | None:
+        limiter = self.settings.rate_limiter
+        if limiter is None:
+            return None
+        budget = await limiter.spend(identity.key, cost)
+        if not budget.allowed:
+            raise RequestRefused(
+                ErrorCode.RATE_LIMITED,
+                "The budget of this caller is spent.",
+                headers={"retry-after": str(budget.window_seconds)},
+                limit=budget.limit,
+                remaining=budget.remaining,
+                requested=cost,
+                resetAt=budget.reset_at.isoformat(),
+            )
+        return budget
+
+    async def answer(self, ready: Ready) -> Answer:
+        """Executes a query or mutation. Raises :class:`RequestRefused` when its first field is never reached."""
+        try:
+            async with asyncio.timeout(self.settings.operation_deadline_seconds) as deadline:
+                return await self._answer(ready)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise refusal(error, ready.caller.request_id) from error
+            return self._timed_out(ready)
+
+    async def _answer(self, ready: Ready) -> Answer:
+        context = await self._built_context(ready)
+        plan = self.settings.plan
+        if plan is not None and ready.operation.kind is OperationType.QUERY:
+            planned = await plan(ready.operation, ready.variables, context)
+            if planned is not None:
+                return Answer(planned, executed=True, extensions=ready.extensions)
+        async with self._extensions(ready, context) as extended:
+            executor = self._executor(ready, context, extended)
+            result = cast("ExecutionResult", await _settled(executor.execute_operation()))
+        return await self._presented(ready, result, extended)
+
+    async def stream(self, ready: Ready) -> AsyncGenerator[Answer, None]:
+        """Executes any operation as a stream of answers: one for a query or mutation, one per event of a subscription.
+
+        Raises :class:`RequestRefused` before the first answer only. Closing the generator closes the event source.
+        """
+        if ready.operation.kind is not OperationType.SUBSCRIPTION:
+            yield await self.answer(ready)
+            return
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self.settings.operation_deadline_seconds):
+                    context = await self._built_context(ready)
+                    extended = await stack.enter_async_context(self._extensions(ready, context))
+                    executor = self._executor(ready, context, extended)
+                    source = await _settled(create_source_event_stream(executor))
+            except TimeoutError:
+                yield self._timed_out(ready)
+                return
+            if isinstance(source, ExecutionResult):
+                yield await self._presented(ready, source, extended)
+                return
+            if hasattr(source, "aclose"):
+                await stack.enter_async_context(aclosing(source))
+            async for answer in self._events(ready, executor, source, extended):
+                yield answer
+
+    async def _events(
+        self, ready: Ready, executor: Executor[Any], source: AsyncIterable[Any], extended: Extended | None
+    ) -> AsyncGenerator[Answer, None]:
+        try:
+            async for event in source:
+                yield await self._event(ready, executor, event, extended)
+        except Exception as error:  # noqa: BLE001 - the source's failure is told like a field's, then the stream ends
+            failed = error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
+            yield Answer(
+                executed=True, errors=presented([failed], ready.caller.request_id), extensions=ready.extensions
+            )
+
+    async def _event(self, ready: Ready, executor: Executor[Any], event: Any, extended: Extended | None) -> Answer:
+        try:
+            async with asyncio.timeout(self.settings.operation_deadline_seconds):
+                each = executor.build_per_event_executor(event)
+                each.context_value = await self._built_context(ready)
+                result = await _settled(execute_subscription_event(each))
+        except TimeoutError:
+            return self._timed_out(ready)
+        return await self._presented(ready, result, extended)
+
+    async def _built_context(self, ready: Ready) -> Any:
+        try:
+            return await _settled(self._context(ready.identity, ready.caller, ready.info))
+        except Exception as error:
+            raise refusal(error, ready.caller.request_id) from error
+
+    def _executor(self, ready: Ready, context: Any, extended: Extended | None) -> Executor[Any]:
+        built = cast("type[Executor[Any]]", self._schema.execution_context_class).build(
+            self._core,
+            ready.operation.document,
+            None,
+            context,
+            dict(ready.variables),
+            ready.operation.name,
+            middleware=extended.middleware if extended else None,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # strawberry's own predicate is typed plainly
+            hide_suggestions=self._schema.config.disable_field_suggestions,
+            operation_extensions=None,
+        )
+        if isinstance(built, list):
+            raise RequestRefused.of(ErrorCode.BAD_USER_INPUT, built)
+        return built
+
+    @asynccontextmanager
+    async def _extensions(self, ready: Ready, context: Any) -> AsyncIterator[Extended | None]:
+        if not self._extended:
+            yield None
+            return
+        schema = self._schema
+        execution = ExecutionContext(
+            query=ready.operation.text,
+            schema=schema,
+            allowed_operations=list(StrawberryOperationType),
+            context=context,
+            variables=dict(ready.variables),
+            provided_operation_name=ready.operation.name,
+            graphql_document=ready.operation.document,
+        )
+        extensions = schema.get_extensions()
+        for extension in extensions:
+            extension.execution_context = execution
+        runner = schema.create_extensions_runner(execution, extensions)
+        middleware = schema._get_middleware_manager(extensions)  # noqa: SLF001 - no public way
+        async with runner.operation(), runner.executing():
+            yield Extended(runner, execution, middleware)
+
+    async def _presented(self, ready: Ready, result: ExecutionResult, extended: Extended | None) -> Answer:
+        own = await extended.runner.get_extensions_results(extended.execution) if extended else {}
+        return Answer(
+            result.data,
+            executed=True,
+            errors=presented(result.errors or (), ready.caller.request_id),
+            extensions={**own, **ready.extensions},
+        )
+
+    def _timed_out(self, ready: Ready) -> Answer:
+        seconds = self.settings.operation_deadline_seconds
+        message = f"The operation did not finish within {seconds:g} seconds."
+        if ready.operation.kind is OperationType.MUTATION:
+            message += " What it was doing may still take effect; retry with the same idempotency key."
+        refused = RequestRefused(ErrorCode.TIMEOUT, message, deadlineSeconds=seconds)
+        answer = refused_answer(refused, ready.caller.request_id)
+        return Answer(executed=True, errors=answer.errors, extensions=ready.extensions)
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """The schema's own extensions at work for one operation."""
+
+    runner: SchemaExtensionsRunner
+    execution: ExecutionContext
+    middleware: Any
+
+
+async def _settled(value: Any) -> Any:
+    return await value if isawaitable(value) else value

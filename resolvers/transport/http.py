@@ -1,0 +1,230 @@
+"""GraphQL over HTTP, as a bare ASGI endpoint.
+
+Invariant: whatever arrives, what leaves is a GraphQL response in JSON with a request id, or an event stream; never a
+text page, never a 500 for what a client sent. POST carries application/json in UTF-8 alone, which no HTML form and no
+cross-origin page can send without a preflight, and callers are known by their Authorization header only: there is
+nothing to forge. GET runs queries. Batching, multipart and incremental delivery are deliberately off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.message import Message
+from typing import Final
+from urllib.parse import parse_qs
+
+from graphql import OperationType
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from resolvers.transport.accept import EVENT_STREAM, GRAPHQL_RESPONSE, JSON, Accepted, accepted
+from resolvers.transport.answers import Answer, refused_answer
+from resolvers.transport.caller import Authenticate, Caller, Identity, Transport, bearer_token, request_id_from
+from resolvers.transport.errors import OF_THE_DOCUMENT, ErrorCode, RequestRefused, refusal
+from resolvers.transport.execution import Engine, Ready
+from resolvers.transport.requests import GraphQLRequest, decoded, request_of
+from resolvers.transport.sse import EventStreams
+
+ALLOW: Final = "GET, POST"
+_BY_GET: Final = frozenset({OperationType.QUERY})
+_BY_POST: Final = frozenset({OperationType.QUERY, OperationType.MUTATION})
+_QUERY_PARAMETERS: Final = ("query", "variables", "operationName", "extensions", "documentId")
+
+
+class ClientGone(Exception):  # noqa: N818 - an event, not an error
+    """The client hung up before its request was complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One HTTP request and the way to answer it."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: Headers
+    request_id: str
+
+    async def respond(self, status: int, media: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Sends a whole response."""
+        content_type = f"{media}; charset=utf-8"
+        listed = {
+            "content-type": content_type,
+            "content-length": str(len(body)),
+            "x-request-id": self.request_id,
+            "cache-control": "no-store",
+            "vary": "Accept",
+            "x-content-type-options": "nosniff",
+            **(headers or {}),
+        }
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in listed.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": raw})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+class GraphQLEndpoint:
+    """The HTTP side of one engine; mount it as the endpoint of a Starlette Route without ``methods``."""
+
+    def __init__(self, engine: Engine, authenticate: Authenticate, streams: EventStreams) -> None:
+        self._engine = engine
+        self._settings = engine.settings
+        self._authenticate = authenticate
+        self._streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        headers = Headers(scope=scope)
+        exchange = Exchange(scope, receive, send, headers, request_id_from(headers.get("x-request-id")))
+        media = Accepted(JSON)
+        try:
+            _check_method(scope["method"])
+            media = accepted(headers.getlist("accept"))
+            await self._serve(exchange, media)
+        except ClientGone:
+            return
+        except RequestRefused as refused:
+            await self._refuse(exchange, media, refused)
+        except Exception as error:  # noqa: BLE001 - the last line: a bug is masked, logged and still answered as JSON
+            await self._refuse(exchange, media, refusal(error, exchange.request_id))
+
+    async def _serve(self, exchange: Exchange, media: Accepted) -> None:
+        by_get = exchange.scope["method"] == "GET"
+        request = self._from_query(exchange) if by_get else await self._from_body(exchange)
+        caller = _caller(exchange, Transport.SSE if media.primary == EVENT_STREAM else Transport.HTTP)
+        identity = await self._identity(caller)
+        ready = await self._ready(request, identity, caller, by_get=by_get, media=media)
+        if media.primary == EVENT_STREAM or ready.operation.kind is OperationType.SUBSCRIPTION:
+            await self._streams.serve(ready, exchange.receive, exchange.send)
+            return
+        answer = await self._engine.answer(ready)
+        await exchange.respond(200, media.primary, _encoded(answer, exchange.request_id))
+
+    async def _identity(self, caller: Caller) -> Identity:
+        try:
+            return await self._authenticate(caller)
+        except Exception as error:
+            raise refusal(error, caller.request_id) from error
+
+    async def _ready(
+        self, request: GraphQLRequest, identity: Identity, caller: Caller, *, by_get: bool, media: Accepted
+    ) -> Ready:
+        kinds = _BY_GET if by_get else _BY_POST
+        if media.event_stream:
+            kinds |= {OperationType.SUBSCRIPTION}
+        try:
+            return await self._engine.prepare(request, identity, caller, kinds=kinds)
+        except RequestRefused as refused:
+            if by_get and (refused.errors[0].extensions or {}).get("kind") == OperationType.MUTATION.value:
+                raise RequestRefused(
+                    ErrorCode.METHOD_NOT_ALLOWED, "A mutation needs POST.", headers={"allow": "POST"}
+                ) from refused
+            raise
+
+    async def _refuse(self, exchange: Exchange, media: Accepted, refused: RequestRefused) -> None:
+        lenient = refused.code in OF_THE_DOCUMENT
+        answer = refused_answer(refused, exchange.request_id)
+        if media.primary == EVENT_STREAM and lenient:
+            await self._streams.tell(answer, exchange.request_id, exchange.send)
+            return
+        status = 200 if lenient and media.primary == JSON else refused.status
+        shown = GRAPHQL_RESPONSE if media.primary == GRAPHQL_RESPONSE else JSON
+        await exchange.respond(status, shown, answer.encoded(), refused.headers)
+
+    def _from_query(self, exchange: Exchange) -> GraphQLRequest:
+        try:
+            found = parse_qs(
+                exchange.scope["query_string"].decode("ascii"),
+                keep_blank_values=True,
+                errors="strict",
+                max_num_fields=50,
+            )
+        except ValueError:
+            raise RequestRefused(ErrorCode.BAD_REQUEST, "The query string is not valid.") from None
+        members: dict[str, object] = {}
+        for name in _QUERY_PARAMETERS:
+            values = found.get(name, [])
+            if len(values) > 1:
+                raise RequestRefused(ErrorCode.BAD_REQUEST, f"{name} is given several times.")
+            if values and values[0]:
+                members[name] = decoded(values[0]) if name in {"variables", "extensions"} else values[0]
+        return request_of(members)
+
+    async def _from_body(self, exchange: Exchange) -> GraphQLRequest:
+        _check_content(exchange.headers)
+        return request_of(decoded(await self._body(exchange)))
+
+    async def _body(self, exchange: Exchange) -> bytes:
+        limit, seconds = self._settings.body_size_max_bytes, self._settings.body_deadline_seconds
+        announced = exchange.headers.get("content-length", "")
+        if announced.isdecimal() and (len(announced) > 15 or int(announced) > limit):  # noqa: PLR2004 - digits of a petabyte
+            raise _too_large(limit)
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    message = await exchange.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size > limit:
+                        raise _too_large(limit)
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return b"".join(chunks)
+        except TimeoutError:
+            raise RequestRefused(
+                ErrorCode.REQUEST_TIMEOUT,
+                f"The body did not arrive within {seconds:g} seconds.",
+                headers={"connection": "close"},
+                deadlineSeconds=seconds,
+            ) from None
+
+
+def _check_method(method: str) -> None:
+    if method not in {"GET", "POST"}:
+        raise RequestRefused(
+            ErrorCode.METHOD_NOT_ALLOWED, "GraphQL is served by GET and POST.", headers={"allow": ALLOW}
+        )
+
+
+def _check_content(headers: Headers) -> None:
+    content_type = Message()
+    content_type["content-type"] = headers.get("content-type", "")
+    charset = content_type.get_content_charset("utf-8")
+    plain = headers.get("content-encoding", "identity").lower() == "identity"
+    named = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if named != JSON or charset not in {"utf-8", "utf8"} or not plain:
+        raise RequestRefused(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+            "POST takes application/json in UTF-8, not compressed.",
+            headers={"accept": JSON},
+        )
+
+
+def _too_large(limit: int) -> RequestRefused:
+    return RequestRefused(
+        ErrorCode.PAYLOAD_TOO_LARGE, f"The body is over {limit} bytes.", headers={"connection": "close"}, limit=limit
+    )
+
+
+def _caller(exchange: Exchange, transport: Transport) -> Caller:
+    shown = exchange.headers.getlist("authorization")
+    client = exchange.scope.get("client")
+    return Caller(
+        token=bearer_token(", ".join(shown) if shown else None),
+        ip=client[0] if client else None,
+        user_agent=exchange.headers.get("user-agent", "")[:512] or None,
+        request_id=exchange.request_id,
+        transport=transport,
+    )
+
+
+def _encoded(answer: Answer, request_id: str) -> bytes:
+    try:
+        return answer.encoded()
+    except (TypeError, ValueError) as error:
+        raise refusal(error, request_id) from error

@@ -1,0 +1,95 @@
+"""What long-lived connections share: counting them, racing their tasks, and noticing that a token is no longer good.
+
+Invariant: a slot that was taken is given back, and a task that was started is awaited, whatever ends the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+
+from resolvers.transport.caller import Identity
+from resolvers.transport.errors import ErrorCode, RequestRefused
+
+log = structlog.get_logger("stratograph.transport")
+
+_DOUBT_SECONDS: Final = 30.0
+
+
+class Tally:
+    """How many connections each key holds, with one limit for all keys."""
+
+    def __init__(self, limit: int, what: str) -> None:
+        self._limit = limit
+        self._what = what
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def slot(self, key: str) -> Iterator[None]:
+        """One more for ``key`` while the block runs. Raises :class:`RequestRefused` when there are enough."""
+        if self._held[key] >= self._limit:
+            raise RequestRefused(
+                ErrorCode.TOO_MANY_CONNECTIONS, f"Too many {self._what}: {self._limit} are allowed.", limit=self._limit
+            )
+        self._held[key] += 1
+        try:
+            yield
+        finally:
+            self._held[key] -= 1
+            if self._held[key] <= 0:
+                del self._held[key]
+
+    def __len__(self) -> int:
+        return self._held.total()
+
+
+async def first_finished(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Runs them side by side until one returns or raises, ends the others, and passes on what was raised."""
+    tasks = [asyncio.ensure_future(each) for each in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await ended(tasks)
+    for task in done:
+        task.result()
+
+
+async def ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancels these tasks and waits until each has cleaned up, even when we are cancelled meanwhile."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
+
+
+async def until_invalid(identity: Identity, poll_seconds: float) -> None:
+    """Returns when what the caller showed has expired or was revoked, at most ``poll_seconds`` late.
+
+    A failing check (the database is away, say) is no revocation; after half a minute without an answer it is one.
+    """
+    loop = asyncio.get_running_loop()
+    known_good_at = loop.time()
+    while True:
+        left = _seconds_left(identity)
+        if left is not None and left <= 0:
+            return
+        await asyncio.sleep(poll_seconds if left is None else min(left, poll_seconds))
+        try:
+            if not await identity.valid():
+                return
+            known_good_at = loop.time()
+        except Exception as error:
+            log.warning("identity_check_failed", exc_info=error)
+            if loop.time() - known_good_at > _DOUBT_SECONDS:
+                return
+
+
+def _seconds_left(identity: Identity) -> float | None:
+    expires_at = identity.expires_at
+    return None if expires_at is None else (expires_at - datetime.now(UTC)).total_seconds()

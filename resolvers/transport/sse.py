@@ -1,0 +1,101 @@
+"""GraphQL over server-sent events, "distinct connections" mode: one request, one stream, one operation.
+
+Invariant: a stream begins at once, ends with ``complete`` when its operation did, and ends **without** it when the
+server stops or the token is no longer good, so that the client's retry picks up from its last cursor. The single
+connection mode (PUT a token, many operations) is deliberately absent: WebSocket does that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Final
+
+from starlette.types import Receive, Send
+
+from resolvers.transport.answers import Answer, refused_answer
+from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
+from resolvers.transport.execution import Engine, Ready
+from resolvers.transport.lives import Tally, first_finished, until_invalid
+
+_COMPLETE: Final = b"event: complete\ndata: \n\n"
+_PING: Final = b":\n\n"
+
+
+class EventStreams:
+    """The event streams of one engine. ``tally`` is shared with the sockets: one caller, one allowance."""
+
+    def __init__(self, engine: Engine, tally: Tally) -> None:
+        self._engine = engine
+        self._settings = engine.settings
+        self._tally = tally
+
+    async def serve(self, ready: Ready, receive: Receive, send: Send) -> None:
+        """Streams the operation until it completes, the client leaves, the token ends or the server stops.
+
+        Raises :class:`RequestRefused` (TOO_MANY_CONNECTIONS) before anything is sent.
+        """
+        with self._tally.slot(ready.identity.key):
+            await _begin(send, ready.caller.request_id)
+            await first_finished(
+                self._pump(ready, send),
+                _disconnected(receive),
+                self._expiry(ready, send),
+                self._pings(send),
+                self._stopping(),
+            )
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def tell(self, answer: Answer, request_id: str, send: Send) -> None:
+        """A stream of one answer: how a refused document reaches a client that only reads streams."""
+        await _begin(send, request_id)
+        await _next(send, answer)
+        await send({"type": "http.response.body", "body": _COMPLETE, "more_body": False})
+
+    async def _pump(self, ready: Ready, send: Send) -> None:
+        try:
+            async with aclosing(self._engine.stream(ready)) as answers:
+                async for answer in answers:
+                    await _next(send, answer)
+        except Exception as error:  # noqa: BLE001 - the stream has begun: whatever happens is told inside it, masked
+            request_id = ready.caller.request_id
+            await _next(send, refused_answer(refusal(error, request_id), request_id))
+        await _chunk(send, _COMPLETE)
+
+    async def _expiry(self, ready: Ready, send: Send) -> None:
+        await until_invalid(ready.identity, self._settings.validity_poll_seconds)
+        refused = RequestRefused(ErrorCode.UNAUTHENTICATED, "The token expired or was revoked.")
+        await _next(send, refused_answer(refused, ready.caller.request_id))
+
+    async def _pings(self, send: Send) -> None:
+        while True:
+            await asyncio.sleep(self._settings.ping_seconds)
+            await _chunk(send, _PING)
+
+    async def _stopping(self) -> None:
+        await (self._settings.stopping or asyncio.Event()).wait()
+
+
+async def _begin(send: Send, request_id: str) -> None:
+    headers = [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-store"),
+        (b"x-accel-buffering", b"no"),
+        (b"x-request-id", request_id.encode("ascii")),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await _chunk(send, _PING)
+
+
+async def _next(send: Send, answer: Answer) -> None:
+    await _chunk(send, b"event: next\ndata: " + answer.encoded() + b"\n\n")
+
+
+async def _chunk(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,280 @@
+"""GraphQL over WebSocket: the ``graphql-transport-ws`` subprotocol and no other.
+
+Invariant: nothing runs before ``connection_init`` proved who calls; each operation has its own request id, context,
+limits and price, and its errors end it alone; the socket closes with 4403 within half a second of the token's end.
+The legacy ``graphql-ws`` subprotocol is deliberately refused (4406). Close codes are those of the protocol: 4400 bad
+message, 4401 not authenticated, 4403 no longer allowed, 4408 silence, 4409 operation id in use, 4429 too many
+connections or inits, 4500 a bug of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack, aclosing
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from resolvers.transport.answers import presented
+from resolvers.transport.caller import (
+    Authenticate,
+    Caller,
+    Identity,
+    Transport,
+    bearer_token,
+    new_request_id,
+    request_id_from,
+)
+from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
+from resolvers.transport.execution import Engine
+from resolvers.transport.lives import Tally, ended, first_finished, until_invalid
+from resolvers.transport.requests import decoded, request_of
+
+SUBPROTOCOL: Final = "graphql-transport-ws"
+_REASON_BYTES: Final = 120
+_ID_CHARS: Final = 128
+_CLOSE_CODES: Final = {
+    ErrorCode.UNAUTHENTICATED: 4401,
+    ErrorCode.FORBIDDEN: 4403,
+    ErrorCode.LOCKED_OUT: 4429,
+    ErrorCode.RATE_LIMITED: 4429,
+    ErrorCode.TOO_MANY_CONNECTIONS: 4429,
+    ErrorCode.BAD_REQUEST: 4400,
+    ErrorCode.UNAVAILABLE: 1013,
+    ErrorCode.INTERNAL: 4500,
+}
+
+
+class SocketClosed(Exception):  # noqa: N818 - a decision, not an error
+    """We close the socket with this code and reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason.encode("utf-8", "replace")[:_REASON_BYTES].decode("utf-8", "ignore")
+
+
+class SocketEndpoint:
+    """The WebSocket side of one engine; mount it as the endpoint of a Starlette WebSocketRoute."""
+
+    def __init__(self, engine: Engine, authenticate: Authenticate, tally: Tally) -> None:
+        self._engine = engine
+        self._authenticate = authenticate
+        self._tally = tally
+        self._pending = Tally(engine.settings.pending_connections_per_address, "unauthenticated connections")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one socket until it closes."""
+        websocket = WebSocket(scope, receive, send)
+        if not self._origin_allowed(websocket):
+            await websocket.close(1008)  # before the handshake is accepted this is an HTTP 403
+            return
+        if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
+            await websocket.accept()
+            await websocket.close(4406, "Subprotocol not acceptable")
+            return
+        await websocket.accept(SUBPROTOCOL)
+        try:
+            await self._serve(websocket)
+        except SocketClosed as closed:
+            await websocket.close(closed.code, closed.reason)
+        except RequestRefused as refused:
+            reason = SocketClosed(_CLOSE_CODES.get(refused.code, 4400), str(refused))
+            await websocket.close(reason.code, reason.reason)
+        except WebSocketDisconnect:
+            return
+
+    async def _serve(self, websocket: WebSocket) -> None:
+        settings = self._engine.settings
+        with ExitStack() as pending:
+            pending.enter_context(self._pending.slot(websocket.client.host if websocket.client else ""))
+            socket = Socket(websocket, self._engine)
+            try:
+                async with asyncio.timeout(settings.connection_init_seconds):
+                    caller = await socket.introduction()
+                    identity = await self._recognised(caller)
+            except TimeoutError:
+                raise SocketClosed(4408, "Connection initialisation timeout") from None
+            pending.close()
+            with self._tally.slot(identity.key):
+                await socket.run(identity, caller)
+
+    async def _recognised(self, caller: Caller) -> Identity:
+        try:
+            return await self._authenticate(caller)
+        except Exception as error:
+            raise refusal(error, caller.request_id) from error
+
+    def _origin_allowed(self, websocket: WebSocket) -> bool:
+        """Browsers always say where a page comes from; other programs need not."""
+        origins = websocket.headers.getlist("origin")
+        if not origins:
+            return True
+        if len(origins) > 1:
+            return False
+        if origins[0] in self._engine.settings.allowed_origins:
+            return True
+        try:
+            origin = urlsplit(origins[0])
+        except ValueError:
+            return False
+        return origin.scheme in {"http", "https"} and origin.netloc.lower() == websocket.headers.get("host", "").lower()
+
+
+class Socket:
+    """One accepted socket: its messages and its operations."""
+
+    def __init__(self, websocket: WebSocket, engine: Engine) -> None:
+        self._websocket = websocket
+        self._engine = engine
+        self._settings = engine.settings
+        self._operations: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._heard = False
+
+    async def introduction(self) -> Caller:
+        """The caller as ``connection_init`` introduces it. Raises SocketClosed or RequestRefused."""
+        while (message := await self._message())["type"] == "ping":
+            await self._send({"type": "pong"})
+        if message["type"] == "subscribe":
+            raise SocketClosed(4401, "Unauthorized")
+        payload = message.get("payload") or {}
+        if message["type"] != "connection_init" or not isinstance(payload, dict):
+            raise SocketClosed(4400, "Expected connection_init with an object as payload")
+        authorization = payload.get("authorization", payload.get("Authorization"))
+        headers = self._websocket.headers
+        authorization = headers.get("authorization") if authorization is None else authorization
+        if authorization is not None and not isinstance(authorization, str):
+            raise SocketClosed(4400, "authorization must be a string")
+        client = self._websocket.client
+        return Caller(
+            token=bearer_token(authorization),
+            ip=client.host if client else None,
+            user_agent=headers.get("user-agent", "")[:512] or None,
+            request_id=request_id_from(headers.get("x-request-id")),
+            transport=Transport.WEBSOCKET,
+        )
+
+    async def run(self, identity: Identity, caller: Caller) -> None:
+        """Acknowledges, then serves operations. Raises SocketClosed, or WebSocketDisconnect when the client left."""
+        await self._send({"type": "connection_ack"})
+        try:
+            await first_finished(
+                self._messages(identity, caller), self._expiry(identity), self._pings(), self._stopping()
+            )
+        finally:
+            await ended(list(self._tasks))
+
+    async def _messages(self, identity: Identity, caller: Caller) -> None:
+        while True:
+            message = await self._message()
+            match message["type"]:
+                case "ping":
+                    await self._send({"type": "pong"})
+                case "pong":
+                    pass
+                case "subscribe":
+                    await self._subscribe(_operation_id(message), message.get("payload"), identity, caller)
+                case "complete":
+                    task = self._operations.pop(_operation_id(message), None)
+                    if task is not None:
+                        task.cancel()
+                case "connection_init":
+                    raise SocketClosed(4429, "Too many initialisation requests")
+                case _:
+                    raise SocketClosed(4400, "Unknown message type")
+
+    async def _subscribe(self, operation_id: str, payload: object, identity: Identity, caller: Caller) -> None:
+        if operation_id in self._operations:
+            raise SocketClosed(4409, f"Subscriber for {operation_id} already exists")
+        caller = replace(caller, request_id=new_request_id())
+        limit = self._settings.subscriptions_per_connection
+        if len(self._tasks) >= limit:
+            full = RequestRefused(
+                ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"This socket carries {limit} operations at once.", limit=limit
+            )
+            await self._refuse(operation_id, full, caller)
+            return
+        task = asyncio.create_task(self._operate(operation_id, payload, identity, caller))
+        self._operations[operation_id] = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _operate(self, operation_id: str, payload: object, identity: Identity, caller: Caller) -> None:
+        prefix = '{"id":' + json.dumps(operation_id) + ',"type":"next","payload":'
+        try:
+            ready = await self._engine.prepare(request_of(payload), identity, caller)
+            async with aclosing(self._engine.stream(ready)) as answers:
+                async for answer in answers:
+                    await self._websocket.send_text(prefix + answer.encoded().decode("ascii") + "}")
+            self._forget(operation_id)
+            await self._send({"id": operation_id, "type": "complete"})
+        except WebSocketDisconnect:
+            return
+        except Exception as error:  # noqa: BLE001 - an operation's failure of any kind ends that operation, masked
+            self._forget(operation_id)
+            await self._refuse(operation_id, refusal(error, caller.request_id), caller)
+        finally:
+            self._forget(operation_id)
+
+    def _forget(self, operation_id: str) -> None:
+        """Frees the id before the last message is sent: the client may use it again at once."""
+        if self._operations.get(operation_id) is asyncio.current_task():
+            del self._operations[operation_id]
+
+    async def _refuse(self, operation_id: str, refused: RequestRefused, caller: Caller) -> None:
+        errors = presented(refused.errors, caller.request_id)
+        await self._send({"id": operation_id, "type": "error", "payload": errors})
+
+    async def _expiry(self, identity: Identity) -> None:
+        await until_invalid(identity, self._settings.validity_poll_seconds)
+        raise SocketClosed(4403, "The token expired or was revoked")
+
+    async def _pings(self) -> None:
+        while True:
+            self._heard = False
+            await self._send({"type": "ping"})
+            await asyncio.sleep(self._settings.ping_seconds)
+            if not self._heard:
+                raise SocketClosed(4408, "No pong")
+
+    async def _stopping(self) -> None:
+        await (self._settings.stopping or asyncio.Event()).wait()
+        raise SocketClosed(1001, "The server is stopping")
+
+    async def _message(self) -> dict[str, Any]:
+        text = await self._received()
+        self._heard = True
+        try:
+            message = decoded(text)
+        except RequestRefused:
+            raise SocketClosed(4400, "A message must be JSON") from None
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise SocketClosed(4400, "A message must be an object with a type")
+        return message
+
+    async def _received(self) -> str:
+        event = await self._websocket.receive()
+        if event["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(event.get("code", 1005))
+        text = event.get("text")
+        if not isinstance(text, str):
+            raise SocketClosed(4400, "A message must be text")
+        if len(text) > self._settings.body_size_max_bytes:
+            raise SocketClosed(1009, "The message is too large")
+        return text
+
+    async def _send(self, message: Mapping[str, Any]) -> None:
+        await self._websocket.send_text(json.dumps(message, separators=(",", ":")))
+
+
+def _operation_id(message: Mapping[str, Any]) -> str:
+    operation_id = message.get("id")
+    if not isinstance(operation_id, str) or not 0 < len(operation_id) <= _ID_CHARS:
+        raise SocketClosed(4400, "An operation id must be a string of 1 to 128 characters")
+    return operation_id
