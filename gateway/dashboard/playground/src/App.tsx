@@ -53,6 +53,7 @@ export function App() {
           fetcher={line.fetcher}
           storage={storage}
           defaultTabs={EXAMPLES.map(({ query, variables }) => ({ query, variables }))}
+          defaultEditorToolsVisibility="variables"
           isHeadersEditorEnabled={false}
           shouldPersistHeaders={false}
           showPersistHeadersSettings={false}

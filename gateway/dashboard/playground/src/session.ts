@@ -94,10 +94,17 @@ export async function post(address: RequestInfo | URL, init?: RequestInit): Prom
   try {
     response = await fetch(address, { ...init, credentials: "omit", cache: "no-store" });
   } catch {
-    throw new Error("The gateway cannot be reached.");
+    throw plain("The gateway cannot be reached.");
   }
   if (!/json/.test(response.headers.get("content-type") ?? "")) {
-    throw new Error(`The gateway answered ${response.status} ${response.statusText}, not JSON.`);
+    throw plain(`The gateway answered ${response.status} ${response.statusText}, not JSON.`);
   }
   return response;
+}
+
+/** GraphiQL prints an error with its stack, which says nothing to its reader. */
+function plain(message: string): Error {
+  const error = new Error(message);
+  delete error.stack;
+  return error;
 }
