@@ -41,7 +41,6 @@ CODES: Mapping[str, _Answer] = {
     "AUTH_UNAVAILABLE": HostAtFault,
     "ACCESS_DENIED": HostAtFault,
     "GNUTLS_ERROR": HostAtFault,
-    "TLS_CERT": HostAtFault,
     "NO_STORAGE_POOL": HostAtFault,
     "BUILD_FIREWALL": HostAtFault,
     "NO_KERNEL": HostAtFault,
@@ -99,10 +98,12 @@ _ERRNOS: Mapping[int, _Answer] = {
     errno.ENOENT: HostAtFault,
 }
 
+_LEVELS = frozenset({"VIR_ERR_NONE", "VIR_ERR_WARNING", "VIR_ERR_ERROR"})
+
 _NAMES: Mapping[int, str] = {
     value: name.removeprefix("VIR_ERR_")
     for name, value in sorted(vars(libvirt).items(), reverse=True)
-    if name.startswith("VIR_ERR_") and isinstance(value, int) and name not in {"VIR_ERR_NONE", "VIR_ERR_WARNING"}
+    if name.startswith("VIR_ERR_") and isinstance(value, int) and name not in _LEVELS
 }
 
 

@@ -1,0 +1,153 @@
+"""A machine as libvirt domain XML, and the reading of our marks in one.
+
+Machine type ``pc``: its single PCI bus takes hot-plugged disks without empty root ports laid out in advance. The seed
+is a CD on virtio-scsi, not one more virtio disk, so that the guest's ``vdb`` is the contract's ``vdb``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from drivers.api import DiskSpec, Firmware, MachineSpec
+from drivers.kvm import names
+from drivers.kvm.xml.common import NAMESPACE, OURS, E, Element, strings
+
+_TRANSLATION_CACHE_MIB = 32  # TCG: the default costs 40 MiB more a guest, 16 MiB makes a boot 40 % dearer
+_STATS_PERIOD_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSource:
+    """A disk and where its file is on the host."""
+
+    spec: DiskSpec
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPlan:
+    """All that becomes a domain: the spec, and the host's part in it. ``accelerator`` is kvm or tcg."""
+
+    spec: MachineSpec
+    disks: Sequence[DiskSource]
+    console_path: str
+    seed_path: str | None
+    accelerator: str
+    disk_cache: str
+    uefi_code: str
+    uefi_vars: str
+
+
+def domain(plan: DomainPlan) -> Element:
+    """The whole machine."""
+    spec = plan.spec
+    kvm = plan.accelerator == "kvm"
+    return E.domain(
+        E.name(names.of(spec.id)),
+        E.uuid(str(spec.id)),
+        E.metadata(metadata(spec.name, spec.marks)),
+        E.memory(str(spec.ram_mib), unit="MiB"),
+        E.currentMemory(str(spec.ram_mib), unit="MiB"),
+        E.vcpu(str(spec.vcpus), placement="static"),
+        _boot(plan),
+        _features(kvm=kvm),
+        E.cpu(mode="host-passthrough" if kvm else "maximum", check="none"),
+        E.clock(
+            E.timer(name="rtc", tickpolicy="catchup"),
+            E.timer(name="pit", tickpolicy="delay"),
+            E.timer(name="hpet", present="no"),
+            offset="utc",
+        ),
+        E.on_poweroff("destroy"),
+        E.on_reboot("restart"),
+        E.on_crash("destroy"),
+        _devices(plan),
+        type="kvm" if kvm else "qemu",
+    )
+
+
+def disk(source: DiskSource, cache: str, boot_order: int | None = None) -> Element:
+    """One volume as a virtio disk."""
+    element = E.disk(
+        E.driver(name="qemu", type="qcow2", cache=cache, discard="unmap"),
+        E.source(file=source.path),
+        E.target(dev=source.spec.device, bus="virtio"),
+        type="file",
+        device="disk",
+    )
+    if source.spec.read_only:
+        element.append(E.readonly())
+    if boot_order is not None:
+        element.append(E.boot(order=str(boot_order)))
+    element.append(E.serial(names.serial(source.spec.volume_id)))
+    element.append(E.alias(name=names.alias(source.spec.volume_id)))
+    return element
+
+
+def metadata(name: str, marks: Mapping[str, str]) -> Element:
+    """Our element in a domain's metadata: the machine's name and marks."""
+    return OURS.machine(OURS.name(name), *(OURS.mark(text, key=key) for key, text in sorted(marks.items())))
+
+
+def name_in(element: Element) -> str | None:
+    """The machine's name in a domain's XML or in our metadata element alone."""
+    path = f"(self::*|.//*)[local-name()='machine' and namespace-uri()='{NAMESPACE}']/*[local-name()='name']/text()"
+    return next(iter(strings(element, path)), None)
+
+
+def _boot(plan: DomainPlan) -> Element:
+    system = E.os(E.type("hvm", arch="x86_64", machine="pc"))
+    if plan.spec.firmware is Firmware.UEFI:
+        # Loader and variables by name: asking for firmware='efi' may pick one with Secure Boot and enrolled keys.
+        system.append(E.loader(plan.uefi_code, readonly="yes", type="pflash"))
+        system.append(E.nvram(template=plan.uefi_vars))
+    return system
+
+
+def _features(*, kvm: bool) -> Element:
+    features = E.features(E.acpi(), E.apic())
+    if not kvm:
+        features.append(E.tcg(E("tb-cache", str(_TRANSLATION_CACHE_MIB), unit="MiB")))
+    return features
+
+
+def _devices(plan: DomainPlan) -> Element:
+    devices = E.devices(*(disk(each, plan.disk_cache, 1 if at == 0 else None) for at, each in enumerate(plan.disks)))
+    if plan.seed_path is not None:
+        devices.append(E.controller(type="scsi", index="0", model="virtio-scsi"))
+        devices.append(_seed(plan.seed_path))
+    for nic in plan.spec.nics:
+        devices.append(
+            E.interface(
+                E.mac(address=nic.mac),
+                E.source(network=names.of(nic.network_id)),
+                E.model(type="virtio"),
+                E.filterref(filter=names.port_filter(nic.port_id)),
+                E.alias(name=names.alias(nic.port_id)),
+                type="network",
+            )
+        )
+    devices.extend(
+        (
+            E.serial(E.log(file=plan.console_path, append="on"), E.target(type="isa-serial", port="0"), type="pty"),
+            E.input(type="tablet", bus="usb"),
+            E.graphics(E.listen(type="address", address="127.0.0.1"), type="vnc", port="-1", autoport="yes"),
+            E.video(E.model(type="vga", vram="16384")),
+            E.memballoon(E.stats(period=str(_STATS_PERIOD_SECONDS)), model="virtio"),
+            E.rng(E.backend("/dev/urandom", model="random"), model="virtio"),
+        )
+    )
+    return devices
+
+
+def _seed(path: str) -> Element:
+    return E.disk(
+        E.driver(name="qemu", type="raw"),
+        E.source(file=path),
+        E.target(dev="sda", bus="scsi"),
+        E.readonly(),
+        E.alias(name="ua-seed"),
+        type="file",
+        device="cdrom",
+    )

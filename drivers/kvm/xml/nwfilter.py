@@ -1,0 +1,167 @@
+"""A port's packet rules as one libvirt nwfilter.
+
+The order is: what a spoofing guest sends is dropped at layer 2 (foreign MAC, foreign ARP, foreign source address, DHCP
+answers, anything but ARP and IP); then what the rules allow is accepted statefully; the rest is dropped, both ways.
+A port without security keeps its filter, empty, so that security can come back to a running machine. Every filter
+also refers to one empty filter with parameters; that is where a port's MAC, addresses and network are recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from drivers.api import Direction, PortSpec, Refused, RuleSpec
+from drivers.kvm import names
+from drivers.kvm.xml.common import E, Element
+
+_PROTOCOLS = {(None, 4): "all", (None, 6): "all-ipv6", ("icmp", 4): "icmp", ("icmp", 6): "icmpv6"} | {
+    (name, version): f"{name}-ipv6" if version == 6 else name for name in ("tcp", "udp") for version in (4, 6)
+}
+_WAY = {Direction.INGRESS: "in", Direction.EGRESS: "out"}
+_BACK = {"in": "out", "out": "in"}
+# Router solicitation, neighbour solicitation and advertisement, multicast listener reports; router advertisements
+# only inwards. The kernel does not track these, so state matching must be off for them.
+_NEIGHBOURS = {"out": (133, 135, 136, 143), "in": (134, 135, 136)}
+
+
+@dataclass(frozen=True, slots=True)
+class PortRecord:
+    """What a filter remembers of its port."""
+
+    network: str
+    mac: str
+    addresses: tuple[str, ...]
+
+
+def record_filter() -> Element:
+    """The empty filter all others refer to."""
+    return E.filter(name=names.RECORD_FILTER, chain="root")
+
+
+def port_filter(spec: PortSpec) -> Element:
+    """The whole filter of a port. Raises Refused for addresses or rules that make no sense."""
+    try:
+        addresses = [ip_address(each) for each in spec.addresses]
+    except ValueError as error:
+        raise Refused(f"port {spec.id}: {error}") from error
+    record = E.filterref(filter=names.RECORD_FILTER)
+    record.append(E.parameter(name="SG_NETWORK", value=str(spec.network_id)))
+    record.append(E.parameter(name="SG_MAC", value=spec.mac.lower()))
+    record.extend(E.parameter(name="SG_ADDRESS", value=str(each)) for each in addresses)
+    element = E.filter(E.uuid(str(spec.id)), record, name=names.port_filter(spec.id), chain="root")
+    if spec.rules is None:
+        return element
+    versions = {each.version for each in addresses}
+    element.extend(_against_spoofing(spec, versions))
+    for version in sorted(versions):
+        element.extend(_always(version))
+    typed_icmp = set()
+    for rule in spec.rules:
+        _check(rule)
+        if rule.ethertype not in versions:
+            continue  # without an address of that family nothing of it passes anyway
+        element.append(_allow(rule))
+        if rule.protocol == "icmp" and rule.port_min is not None:
+            typed_icmp.add((_BACK[_WAY[rule.direction]], _PROTOCOLS["icmp", rule.ethertype]))
+    # libvirt writes no rule for the answer to an ICMP message of a given type
+    element.extend(_rule("accept", way, 600, protocol, state="ESTABLISHED") for way, protocol in sorted(typed_icmp))
+    element.extend(_rule("drop", "inout", 1000, _PROTOCOLS[None, version]) for version in sorted(versions))
+    return element
+
+
+def record_in(element: Element) -> PortRecord | None:
+    """What a port's filter remembers."""
+    values: dict[str, list[str]] = {}
+    for each in element.iterfind(f"filterref[@filter='{names.RECORD_FILTER}']/parameter"):
+        values.setdefault(each.get("name", ""), []).append(each.get("value", ""))
+    if "SG_NETWORK" not in values or "SG_MAC" not in values:
+        return None
+    return PortRecord(values["SG_NETWORK"][0], values["SG_MAC"][0], tuple(values.get("SG_ADDRESS", ())))
+
+
+def _rule(action: str, way: str, priority: int, protocol: str | None = None, **fields: str) -> Element:
+    rule = E.rule(action=action, direction=way, priority=str(priority))
+    if fields.pop("statematch", "true") == "false":
+        rule.set("statematch", "false")
+    if protocol is not None:
+        rule.append(E(protocol, **fields))
+    return rule
+
+
+def _against_spoofing(spec: PortSpec, versions: set[int]) -> Iterator[Element]:
+    mac = spec.mac.lower()
+    yield _rule("drop", "out", -900, "mac", match="no", srcmacaddr=mac)
+    if 4 in versions:  # noqa: PLR2004 - the IP version
+        yield _rule("drop", "out", -850, "ip", protocol="udp", srcportstart="67")
+        dhcp = {"srcipaddr": "0.0.0.0", "protocol": "udp", "srcportstart": "68", "dstportstart": "67"}  # noqa: S104 - the source of a DHCP request
+        yield _rule("accept", "out", -800, "ip", **dhcp)
+        yield _rule("accept", "out", -800, "arp", arpsrcmacaddr=mac, arpsrcipaddr="0.0.0.0")  # noqa: S104 - the source of an ARP probe
+    if 6 in versions:  # noqa: PLR2004 - the IP version
+        yield _rule("accept", "out", -800, "ipv6", srcipaddr="fe80::", srcipmask="10")
+        yield _rule("accept", "out", -800, "ipv6", srcipaddr="::", srcipmask="128", protocol="icmpv6")
+    else:
+        yield _rule("drop", "in", -800, "ipv6")
+    for text in spec.addresses:
+        address = ip_address(text)
+        if address.version == 4:  # noqa: PLR2004 - the IP version
+            yield _rule("accept", "out", -700, "arp", arpsrcmacaddr=mac, arpsrcipaddr=str(address))
+            yield _rule("accept", "out", -700, "ip", srcipaddr=str(address))
+        else:
+            yield _rule("accept", "out", -700, "ipv6", srcipaddr=str(address), srcipmask="128")
+    yield _rule("drop", "out", 1000)
+
+
+def _always(version: int) -> Iterator[Element]:
+    """What passes whatever the rules are: errors about allowed traffic, leases, neighbour discovery."""
+    for way in ("in", "out"):
+        yield _rule("accept", way, 100, _PROTOCOLS[None, version], state="RELATED")
+    if version == 4:  # noqa: PLR2004 - the IP version
+        yield _rule("accept", "out", 100, "udp", srcportstart="68", dstportstart="67")
+        return
+    for way, types in _NEIGHBOURS.items():
+        for each in types:
+            yield _rule("accept", way, 100, "icmpv6", type=str(each), statematch="false")
+    yield _rule("drop", "out", 150, "icmpv6", type="134")
+
+
+def _allow(rule: RuleSpec) -> Element:
+    way = _WAY[rule.direction]
+    fields: dict[str, str] = {}
+    if rule.remote is not None and (remote := ip_network(rule.remote)).prefixlen:
+        end = "src" if rule.direction is Direction.INGRESS else "dst"
+        fields |= {f"{end}ipaddr": str(remote.network_address), f"{end}ipmask": str(remote.prefixlen)}
+    if rule.protocol == "icmp":
+        if rule.port_min is not None:
+            fields["type"] = str(rule.port_min)
+            if rule.port_max is not None:
+                fields["code"] = str(rule.port_max)
+    elif rule.port_min is not None:
+        fields["dstportstart"] = str(rule.port_min)
+        fields["dstportend"] = str(rule.port_min if rule.port_max is None else rule.port_max)
+    return _rule("accept", way, 500, _PROTOCOLS[rule.protocol, rule.ethertype], **fields)
+
+
+def _check(rule: RuleSpec) -> None:
+    if (rule.protocol, rule.ethertype) not in _PROTOCOLS:
+        raise Refused(f"no rule can be made for protocol {rule.protocol!r} of IPv{rule.ethertype}")
+    if rule.remote is not None:
+        try:
+            version = ip_network(rule.remote).version
+        except ValueError as error:
+            raise Refused(f"a rule's remote range is wrong: {error}") from error
+        if version != rule.ethertype:
+            raise Refused(f"the remote range {rule.remote} is not of IPv{rule.ethertype}")
+    if rule.port_min is None:
+        if rule.port_max is not None:
+            raise Refused("a rule has an upper port and no lower one")
+        return
+    if rule.protocol is None:
+        raise Refused("a rule for any protocol cannot name ports")
+    most = 255 if rule.protocol == "icmp" else 65535
+    upper = rule.port_min if rule.port_max is None else rule.port_max
+    if not (0 <= rule.port_min <= most and 0 <= upper <= most):
+        raise Refused(f"the ports {rule.port_min}-{upper} are out of range")
+    if rule.protocol != "icmp" and upper < rule.port_min:
+        raise Refused(f"the port range {rule.port_min}-{upper} is upside down")
