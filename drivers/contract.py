@@ -5,7 +5,8 @@ driver, its :class:`~drivers.api.DriverType`, a small image and how long things 
 
     class TestMine(DriverContract):
         @pytest.fixture(scope="class")
-        def rig(self, tmp_path_factory):
+        @classmethod
+        def rig(cls, tmp_path_factory):
             driver = DRIVER.connect(config, Deadline(10))
             yield Rig(driver, DRIVER, image, connect=lambda: DRIVER.connect(config, Deadline(10)))
             driver.close()
@@ -29,7 +30,7 @@ from drivers.contracts.networks import NetworkContract  # noqa: E402 - as above
 from drivers.contracts.rig import Rig  # noqa: E402 - as above
 from drivers.contracts.volumes import VolumeContract  # noqa: E402 - as above
 
-__all__ = ["DriverContract", "Rig"]
+__all__ = ["DriverContract", "DriverWideContract", "Rig"]
 
 
 class DriverContract(DriverWideContract, MachineContract, VolumeContract, NetworkContract):

@@ -17,7 +17,8 @@ class MachineContract:
     """Machines: existence, refusals, power, disks, counters."""
 
     @pytest.fixture(scope="class")
-    def guest(self, rig: Rig) -> Iterator[api.MachineSpec]:
+    @classmethod
+    def guest(cls, rig: Rig) -> Iterator[api.MachineSpec]:
         """One machine with boot volume and port for all tests of the class; its power is whatever the last left."""
         rig.need(Capability.MACHINES, Capability.VOLUMES)
         with ExitStack() as stack:
