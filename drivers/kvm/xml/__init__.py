@@ -6,7 +6,7 @@ I/O. Tests validate every result against libvirt's own RNG schemas.
 
 from __future__ import annotations
 
-from drivers.kvm.xml.common import parse, text
+from drivers.kvm.xml.common import Element, parse, text
 from drivers.kvm.xml.domain import DiskSource, DomainPlan, disk, domain
 from drivers.kvm.xml.network import dhcp_host, network
 from drivers.kvm.xml.nwfilter import port_filter, record_filter
@@ -15,6 +15,7 @@ from drivers.kvm.xml.storage import backup, pool, volume
 __all__ = [
     "DiskSource",
     "DomainPlan",
+    "Element",
     "backup",
     "dhcp_host",
     "disk",

@@ -7,10 +7,14 @@ is a CD on virtio-scsi, not one more virtio disk, so that the guest's ``vdb`` is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+
+from lxml import etree
 
 from drivers.api import DiskSpec, Firmware, MachineSpec
 from drivers.kvm import names
+from drivers.kvm.options import Options
 from drivers.kvm.xml.common import NAMESPACE, OURS, E, Element, strings
 
 _TRANSLATION_CACHE_MIB = 32  # TCG: the default costs 40 MiB more a guest, 16 MiB makes a boot 40 % dearer
@@ -34,9 +38,7 @@ class DomainPlan:
     console_path: str
     seed_path: str | None
     accelerator: str
-    disk_cache: str
-    uefi_code: str
-    uefi_vars: str
+    options: Options
 
 
 def domain(plan: DomainPlan) -> Element:
@@ -96,12 +98,41 @@ def name_in(element: Element) -> str | None:
     return next(iter(strings(element, path)), None)
 
 
+def with_changes(element: Element, spec: MachineSpec) -> Element | None:
+    """A domain's persistent definition with this size, name and marks; None when it has them already. Disks and
+    interfaces are left alone: they have verbs of their own.
+    """
+    changed = deepcopy(element)
+    kib = str(spec.ram_mib * 1024)
+    for tag, value in (("memory", kib), ("currentMemory", kib), ("vcpu", str(spec.vcpus))):
+        found = changed.find(tag)
+        if found is None:
+            found = E(tag)
+            changed.append(found)
+        found.text = value
+        found.attrib.pop("current", None)
+        if tag != "vcpu":
+            found.set("unit", "KiB")
+    holder = changed.find("metadata")
+    if holder is None:
+        holder = E.metadata()
+        changed.append(holder)
+    for old in holder.iterfind(f"{{{NAMESPACE}}}machine"):
+        holder.remove(old)
+    holder.append(metadata(spec.name, spec.marks))
+    return None if _canonical(changed) == _canonical(element) else changed
+
+
+def _canonical(element: Element) -> str:
+    return etree.tostring(element, method="c14n2", strip_text=True, rewrite_prefixes=True).decode()
+
+
 def _boot(plan: DomainPlan) -> Element:
     system = E.os(E.type("hvm", arch="x86_64", machine="pc"))
     if plan.spec.firmware is Firmware.UEFI:
         # Loader and variables by name: asking for firmware='efi' may pick one with Secure Boot and enrolled keys.
-        system.append(E.loader(plan.uefi_code, readonly="yes", type="pflash"))
-        system.append(E.nvram(template=plan.uefi_vars))
+        system.append(E.loader(plan.options.uefi_code, readonly="yes", type="pflash"))
+        system.append(E.nvram(template=plan.options.uefi_vars))
     return system
 
 
@@ -113,7 +144,7 @@ def _features(*, kvm: bool) -> Element:
 
 
 def _devices(plan: DomainPlan) -> Element:
-    devices = E.devices(*(disk(each, plan.disk_cache, 1 if at == 0 else None) for at, each in enumerate(plan.disks)))
+    devices = E.devices(*(disk(each, plan.options.disk_cache, 1 if at == 0 else None) for at, each in enumerate(plan.disks)))
     if plan.seed_path is not None:
         devices.append(E.controller(type="scsi", index="0", model="virtio-scsi"))
         devices.append(_seed(plan.seed_path))

@@ -81,12 +81,12 @@ def record_in(element: Element) -> PortRecord | None:
     return PortRecord(values["SG_NETWORK"][0], values["SG_MAC"][0], tuple(values.get("SG_ADDRESS", ())))
 
 
-def _rule(action: str, way: str, priority: int, protocol: str | None = None, **fields: str) -> Element:
+def _rule(action: str, way: str, priority: int, match: str | None = None, /, **fields: str) -> Element:
     rule = E.rule(action=action, direction=way, priority=str(priority))
     if fields.pop("statematch", "true") == "false":
         rule.set("statematch", "false")
-    if protocol is not None:
-        rule.append(E(protocol, **fields))
+    if match is not None:
+        rule.append(E(match, **fields))
     return rule
 
 

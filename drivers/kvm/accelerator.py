@@ -1,0 +1,24 @@
+"""Whether QEMU runs guests on the processor (kvm) or translates them (tcg).
+
+An operator may say so; ``auto`` asks libvirt what the host offers. That a host has ``/dev/kvm`` does not prove that
+guests run well on it, which is why the option exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drivers.api import HostAtFault
+from drivers.kvm import xml
+from drivers.kvm.xml.common import strings
+
+
+def choose(connection: Any, wish: str) -> str:
+    """kvm or tcg. Raises HostAtFault when the wish is kvm and the host has none."""
+    if wish == "tcg":
+        return "tcg"
+    if "kvm" in strings(xml.parse(connection.getCapabilities()), "guest/arch[@name='x86_64']/domain/@type"):
+        return "kvm"
+    if wish == "kvm":
+        raise HostAtFault("this host does not offer KVM")
+    return "tcg"

@@ -1,0 +1,96 @@
+"""One open KVM host: the three facets and the optional verbs over one :class:`~drivers.kvm.link.Link`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from drivers.api import Deadline, HostConfig, HostFacts, MachineChanged, Snapshot, Watch
+from drivers.kvm import accelerator, console, files, snapshots, xml
+from drivers.kvm.errors import told
+from drivers.kvm.link import Link
+from drivers.kvm.machines import Domains
+from drivers.kvm.networks import Bridges
+from drivers.kvm.volumes import PoolVolumes
+from drivers.kvm.watching import LifecycleWatch
+from drivers.kvm.xml.common import strings
+
+_GIB = 1024**3
+
+
+class KvmDriver:
+    """The driver object of one host."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._machines = Domains(link)
+        self._volumes = PoolVolumes(link)
+        self._networks = Bridges(link)
+
+    @property
+    def machines(self) -> Domains:
+        """Virtual machines."""
+        return self._machines
+
+    @property
+    def volumes(self) -> PoolVolumes:
+        """Disks and base images."""
+        return self._volumes
+
+    @property
+    def networks(self) -> Bridges:
+        """Networks and ports."""
+        return self._networks
+
+    def facts(self, deadline: Deadline) -> HostFacts:
+        """What the host is. Raises when it cannot be used."""
+        with told("asking the host what it is"):
+            connection = self._link.open(deadline)
+            architecture, ram_mib, vcpus, *_ = connection.getInfo()
+            version = connection.getVersion()
+            models = strings(xml.parse(connection.getCapabilities()), "host/cpu/model/text()")
+            capacity = files.pool(self._link, deadline).info()[1]
+            return HostFacts(
+                hypervisor=str(connection.getType()),
+                version=f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}",
+                vcpus=int(vcpus),
+                ram_mib=int(ram_mib),
+                disk_gib=int(capacity) // _GIB,
+                architecture=str(architecture),
+                cpu_model=models[0] if models else None,
+                accelerator=accelerator.choose(connection, self._link.options.accelerator),
+            )
+
+    def close(self) -> None:
+        """Let go of the host."""
+        self._link.close()
+
+    # ------------------------------------------------------------------------------------- optional verbs
+
+    def console_log(self, machine_id: UUID, max_bytes: int, deadline: Deadline) -> bytes:
+        """The newest bytes a machine wrote on its serial port."""
+        return console.tail(self._link, machine_id, max_bytes, deadline)
+
+    def snapshot(self, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
+        """Make a point-in-time copy of a volume."""
+        return snapshots.take(self._link, volume_id, snapshot_id, deadline)
+
+    def remove_snapshot(self, snapshot_id: UUID, deadline: Deadline) -> None:
+        """Delete the copy."""
+        snapshots.remove(self._link, snapshot_id, deadline)
+
+    def list_snapshots(self, deadline: Deadline) -> Sequence[Snapshot]:
+        """Every snapshot of ours on this host."""
+        return snapshots.everything(self._link, deadline)
+
+    def watch(self, on_change: Callable[[MachineChanged], None], deadline: Deadline) -> Watch:
+        """Call ``on_change`` for each change until the watch is closed."""
+        self._link.open(deadline)
+        return LifecycleWatch(self._link, self._machines.inspect, on_change)
+
+
+def connect(config: HostConfig, deadline: Deadline) -> KvmDriver:
+    """Reach the host and make its storage pool ready."""
+    link = Link(config)
+    link.open(deadline)
+    return KvmDriver(link)

@@ -1,0 +1,228 @@
+"""Machines: libvirt domains whose UUID is our id.
+
+Ours is what is called after its own UUID (``names.is_ours``); no other domain of the host is ever changed. A volume
+belongs to one domain at a time: check and claim happen under one lock of this process and are looked at once more
+afterwards, for the sake of other processes. Power is in ``power.py``, plugging in ``disks.py``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import libvirt
+
+from drivers.api import Deadline, DiskSpec, Machine, MachineSpec, PowerAction, Refused, Sample, Transient
+from drivers.kvm import accelerator, disks, files, holders, names, power, seed, stats, xml
+from drivers.kvm.errors import found, told
+from drivers.kvm.link import Link
+from drivers.kvm.names import PoolFile
+from drivers.kvm.xml.common import NAMESPACE
+from drivers.kvm.xml.domain import name_in, with_changes
+
+_NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+class Domains:
+    """The facet :class:`drivers.api.Machines`."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._names: dict[UUID, str] = {}  # the machines' own names, which bulk answers lack
+
+    # ------------------------------------------------------------------------------------- existence
+
+    def ensure(self, spec: MachineSpec, deadline: Deadline) -> Machine:
+        """Make the machine exist. On one that is there, name, marks, vcpus and ram are set for its next start."""
+        with told(f"making machine {spec.id}"), self._link.only(deadline, "machine", str(spec.id)):
+            connection = self._link.open(deadline)
+            domain = look_up(connection, spec.id)
+            if domain is None:
+                domain = self._define(connection, spec, deadline)
+            else:
+                _change(connection, domain, spec)
+            self._names[spec.id] = spec.name
+            return self._seen(domain)
+
+    def remove(self, machine_id: UUID, deadline: Deadline) -> None:
+        """Power off by force and forget the machine, its seed and its console log."""
+        with told(f"removing machine {machine_id}"), self._link.only(deadline, "machine", str(machine_id)):
+            domain = look_up(self._link.open(deadline), machine_id)
+            if domain is not None:
+                power.cut(domain)
+                deadline.check("removing a machine")
+                found(lambda: domain.undefineFlags(_UNDEFINE), "NO_DOMAIN")
+            self._names.pop(machine_id, None)
+            where = files.pool(self._link, deadline)
+            files.remove(where, "seed", machine_id)
+            files.remove(where, "console", machine_id)
+
+    def inspect(self, machine_id: UUID, deadline: Deadline) -> Machine | None:
+        """The machine as it is now."""
+        with told(f"looking at machine {machine_id}"):
+            domain = look_up(self._link.open(deadline), machine_id)
+            if domain is None:
+                return None
+            self._names.pop(machine_id, None)
+            return found(lambda: self._seen(domain), "NO_DOMAIN")
+
+    def list(self, deadline: Deadline) -> Sequence[Machine]:
+        """Every machine of ours: one call, and one more for each machine met for the first time."""
+        with told("listing machines"):
+            listed = self._link.open(deadline).getAllDomainStats(stats.STATE_GROUPS, _NOWAIT)
+            named = ((our_id, self._name(domain), values) for domain, values in listed if (our_id := ours(domain)))
+            return [stats.machine(our_id, name, values) for our_id, name, values in named if name is not None]
+
+    def sample(self, deadline: Deadline) -> Sequence[Sample]:
+        """Counters of every machine of ours: one call."""
+        with told("sampling machines"):
+            listed = self._link.open(deadline).getAllDomainStats(stats.SAMPLE_GROUPS, _NOWAIT)
+        now = datetime.now(UTC)
+        return [stats.sample(our_id, now, values) for domain, values in listed if (our_id := ours(domain))]
+
+    # ------------------------------------------------------------------------------------- verbs on one machine
+
+    def power(self, machine_id: UUID, action: PowerAction, deadline: Deadline) -> Machine:
+        """Carry out the action and answer with the state seen afterwards."""
+        with told(f"{action} of machine {machine_id}"):
+            domain = self._must(machine_id, deadline)
+            power.act(self._link, domain, action, deadline)
+            return self._seen(domain)
+
+    def attach(self, machine_id: UUID, disk: DiskSpec, deadline: Deadline) -> Machine:
+        """Plug a volume in."""
+        doing = f"attaching volume {disk.volume_id} to machine {machine_id}"
+        with told(doing), self._link.only(deadline, "machine", str(machine_id)):
+            domain = self._must(machine_id, deadline)
+            disks.attach(self._link, domain, disk, deadline)
+            return self._seen(domain)
+
+    def detach(self, machine_id: UUID, volume_id: UUID, deadline: Deadline) -> Machine:
+        """Unplug a volume and wait until the guest let go."""
+        doing = f"detaching volume {volume_id} from machine {machine_id}"
+        with told(doing), self._link.only(deadline, "machine", str(machine_id)):
+            domain = self._must(machine_id, deadline)
+            disks.detach(self._link, domain, volume_id, deadline)
+            return self._seen(domain)
+
+    # ------------------------------------------------------------------------------------- parts
+
+    def _define(self, connection: Any, spec: MachineSpec, deadline: Deadline) -> Any:
+        _check(connection, spec)
+        where = files.pool(self._link, deadline)
+        sources = [disks.source(where, each) for each in spec.disks]
+        try:
+            plan = xml.DomainPlan(
+                spec=spec,
+                disks=sources,
+                console_path=_console(where, spec.id),
+                seed_path=_put_seed(where, spec, deadline) if spec.seed else None,
+                accelerator=accelerator.choose(connection, self._link.options.accelerator),
+                options=self._link.options,
+            )
+            with self._link.only(deadline, "claims"):
+                deadline.check("defining a machine")
+                for each in sources:
+                    disks.check_free(connection, each, spec.id)
+                domain = connection.defineXML(xml.text(xml.domain(plan)))
+            self._check_claims(connection, domain, sources, spec.id)
+        except BaseException:
+            files.remove(where, "seed", spec.id)
+            files.remove(where, "console", spec.id)
+            raise
+        return domain
+
+    def _check_claims(self, connection: Any, domain: Any, sources: Sequence[xml.DiskSource], machine_id: UUID) -> None:
+        """Step back when another process claimed a volume in the same moment."""
+        try:
+            for each in sources:
+                disks.check_free(connection, each, machine_id)
+        except Refused as error:
+            domain.undefineFlags(_UNDEFINE)
+            raise Transient(f"at the same moment: {error.reason}") from error
+
+    def _must(self, machine_id: UUID, deadline: Deadline) -> Any:
+        domain = look_up(self._link.open(deadline), machine_id)
+        if domain is None:
+            raise Refused(f"there is no machine {machine_id} on this host")
+        return domain
+
+    def _seen(self, domain: Any) -> Machine:
+        ((_, values),) = domain.connect().domainListGetStats([domain], stats.STATE_GROUPS, _NOWAIT)
+        our_id = UUID(bytes=domain.UUID())
+        return stats.machine(our_id, self._name(domain) or domain.name(), values)
+
+    def _name(self, domain: Any) -> str | None:
+        """The machine's own name, None when the domain is gone."""
+        our_id = UUID(bytes=domain.UUID())
+        if our_id not in self._names:
+            kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+            answer = found(lambda: domain.metadata(kind, NAMESPACE, 0), "NO_DOMAIN_METADATA", "NO_DOMAIN")
+            if answer is None:
+                return None
+            self._names[our_id] = name_in(xml.parse(answer)) or domain.name()
+        return self._names[our_id]
+
+
+def ours(domain: Any) -> UUID | None:
+    """The id of a domain that is ours."""
+    our_id = UUID(bytes=domain.UUID())
+    return our_id if names.is_ours(domain.name(), our_id) else None
+
+
+def look_up(connection: Any, machine_id: UUID) -> Any | None:
+    """The domain of that id if it is ours."""
+    domain = found(lambda: connection.lookupByUUIDString(str(machine_id)), "NO_DOMAIN")
+    return domain if domain is not None and ours(domain) else None
+
+
+def _check(connection: Any, spec: MachineSpec) -> None:
+    if not spec.disks:
+        raise Refused("a machine needs a disk to boot from")
+    if len({each.device for each in spec.disks}) < len(spec.disks):
+        raise Refused("two disks have the same device name")
+    for nic in spec.nics:
+        network = names.of(nic.network_id)
+        if found(lambda network=network: connection.networkLookupByName(network), "NO_NETWORK") is None:  # type: ignore[misc]  # mypy: default of a lambda
+            raise Refused(f"there is no network {nic.network_id} on this host")
+        port = names.port_filter(nic.port_id)
+        if found(lambda port=port: connection.nwfilterLookupByName(port), "NO_NWFILTER") is None:  # type: ignore[misc]  # mypy: default of a lambda
+            raise Refused(f"there is no port {nic.port_id} on this host")
+
+
+def _console(where: Any, machine_id: UUID) -> str:
+    """The path of the console log, made here so that the pool knows the file and the one it is rotated to."""
+    for extension in ("log.0", "log"):
+        file = PoolFile("console", machine_id, extension)
+        volume = files.look_up(where, file)
+        if volume is None:
+            volume = where.createXML(xml.text(xml.volume(str(file), 0, "raw")), 0)
+    return str(volume.path())
+
+
+def _put_seed(where: Any, spec: MachineSpec, deadline: Deadline) -> str:
+    """The path of the first-boot image, uploaded anew: no machine of this id is there yet."""
+    assert spec.seed is not None  # noqa: S101 - the caller looked; this tells mypy
+    image = seed.iso(spec.seed)
+    file = PoolFile("seed", spec.id, "iso")
+    files.delete(where, file)
+    volume = where.createXML(xml.text(xml.volume(str(file), len(image), "raw")), 0)
+    files.upload(volume, io.BytesIO(image), len(image), deadline, lambda _: None)
+    return str(volume.path())
+
+
+def _change(connection: Any, domain: Any, spec: MachineSpec) -> None:
+    flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+    before = xml.parse(domain.XMLDesc(flags))
+    after = with_changes(before, spec)
+    if after is not None:
+        connection.defineXML(xml.text(after))

@@ -1,0 +1,85 @@
+"""The stream of changes: libvirt's lifecycle events, told as the state seen just after.
+
+The event loop's thread only puts ids into a queue; a thread of the watch looks at the machine and calls back, so a
+slow call-back delays nobody else. Several events of one machine in a row become one call. A lost connection ends the
+watch: what happened meanwhile is unknown, so the caller must list anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from uuid import UUID
+
+from drivers.api import Deadline, DriverError, Machine, MachineChanged
+from drivers.kvm import names
+from drivers.kvm.link import Link
+
+_LOOK_SECONDS = 30.0
+_LOOK_AGAIN_SECONDS = 1.0
+
+
+class LifecycleWatch:
+    """The :class:`drivers.api.Watch` of one caller."""
+
+    def __init__(
+        self,
+        link: Link,
+        inspect: Callable[[UUID, Deadline], Machine | None],
+        on_change: Callable[[MachineChanged], None],
+    ) -> None:
+        self._link = link
+        self._inspect = inspect
+        self._on_change = on_change
+        self._queue: SimpleQueue[UUID | None] = SimpleQueue()
+        self._alive = True
+        self._thread = threading.Thread(target=self._run, name=f"kvm-watch-{link.config.name}", daemon=True)
+        link.listen(self._hear)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether changes are still told."""
+        return self._alive
+
+    def close(self) -> None:
+        """End the stream; no call-back comes after this returned."""
+        self._end()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _end(self) -> None:
+        self._alive = False
+        self._link.ignore(self._hear)
+        self._queue.put(None)
+
+    def _hear(self, machine_id: UUID | None, name: str | None) -> None:
+        if machine_id is None or name is None:
+            self._end()
+        elif names.is_ours(name, machine_id):
+            self._queue.put(machine_id)
+
+    def _run(self) -> None:
+        while self._alive:
+            waiting: dict[UUID, None] = {}
+            first = self._queue.get()
+            while first is not None:
+                waiting[first] = None
+                try:
+                    first = self._queue.get_nowait()
+                except Empty:
+                    break
+            for machine_id in waiting:
+                if self._alive:
+                    self._tell(machine_id)
+
+    def _tell(self, machine_id: UUID) -> None:
+        try:
+            seen = self._inspect(machine_id, Deadline(_LOOK_SECONDS))
+        except DriverError:
+            if self._alive:  # the host is slow: look again rather than lose the change
+                threading.Timer(_LOOK_AGAIN_SECONDS, self._queue.put, (machine_id,)).start()
+            return
+        if self._alive:
+            self._on_change(MachineChanged(machine_id, seen))
