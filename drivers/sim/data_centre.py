@@ -91,7 +91,7 @@ class DataCentre:
 
     def hang(self, verb: str, *, times: int | None = 1, skip: int = 0) -> None:
         """Give no answer to ``verb`` until its deadline; nothing happens."""
-        self._add(verb, When.HANG, Transient, times=times, skip=skip)
+        self._add(verb, When.HANG, Transient, times=times, skip=skip, reason="a hang was ordered here")
 
     def heal(self) -> None:
         """End every fault, latency, deafness and outage. The clock stays as it is."""

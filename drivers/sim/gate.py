@@ -7,7 +7,7 @@ ordered, which is the point of it).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from drivers.api import Capability, Deadline, Transient, Unsupported
@@ -38,12 +38,18 @@ class Gate:
         return self.centre.store
 
     @contextmanager
-    def verb(self, name: str, deadline: Deadline, *, write: bool = True) -> Iterator[Transaction]:
-        """One verb's transaction. Raises the weather's errors, Unsupported for an absent facet, Transient when late."""
+    def verb(
+        self, name: str, deadline: Deadline, *, write: bool = True, ahead: Callable[[], None] = lambda: None
+    ) -> Iterator[Transaction]:
+        """One verb's transaction; ``ahead`` is work of the verb that needs none, done just before it begins.
+
+        Raises the weather's errors, Unsupported for an absent facet, Transient when late.
+        """
         self.centre.calls[name] += 1
         stormy = self.weather(name, deadline)
         if facet := FACETS.get(name.partition(".")[0]):
             self.need(facet)
+        ahead()
         with self.store.write(deadline) if write else self.store.read(deadline) as transaction:
             yield transaction
         if stormy:

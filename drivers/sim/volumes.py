@@ -97,11 +97,15 @@ class SimVolumes:
 
     def ensure_image(self, spec: ImageSpec, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Volumes.ensure_image`."""
-        with self._gate.verb("volumes.list_images", deadline, write=False) as transaction:
-            there = transaction.get(ImageRecord, str(spec.id)) is not None
-        if not there:
-            _check_file(spec, deadline)  # outside the transaction: reading a large file would hold up every writer
-        with self._gate.verb("volumes.ensure_image", deadline) as transaction:
+
+        def check_file() -> None:
+            with self._gate.store.read(deadline) as transaction:
+                there = transaction.get(ImageRecord, str(spec.id)) is not None
+            if not there:
+                _check_file(spec, deadline)
+
+        # Ahead of the transaction: reading a large file would hold up every writer.
+        with self._gate.verb("volumes.ensure_image", deadline, ahead=check_file) as transaction:
             if transaction.get(ImageRecord, str(spec.id)) is None:
                 transaction.put(_image(spec))
 
