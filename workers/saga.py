@@ -132,6 +132,7 @@ class Runner:
     stopping: threading.Event = field(default_factory=threading.Event)
     lease: timedelta = LEASE
     backoff_s: float = BACKOFF_S
+    _at_work: dict[int, int] = field(default_factory=dict)
 
     def run(self, job_id: int) -> None:
         """Claim a job and go on with it until it is settled, has to wait, or another runner took it over."""
@@ -141,10 +142,18 @@ class Runner:
         with structlog.contextvars.bound_contextvars(
             job=str(jobs.NOUN.public(claimed)), kind=claimed.kind, request_id=claimed.request_id
         ):
+            self._at_work[claimed.id] = claimed.attempt
             try:
                 _Course(self, claimed).go()
             except Fenced:
                 log.warning("job was taken over by another runner")
+            finally:
+                self._at_work.pop(claimed.id, None)
+
+    def renew_leases(self) -> None:
+        """Lengthen the leases of all jobs at work here; to be called a few times within a lease's length."""
+        for job_id, attempt in list(self._at_work.items()):
+            self.db.run(lambda session, j=job_id, a=attempt: jobs.renew(session, j, a, self.lease))  # type: ignore[misc]  # mypy cannot infer a defaulted lambda
 
 
 class _Course:

@@ -54,13 +54,32 @@ def reconciler(name: str, every_s: float) -> Callable[[Callable[[Context], None]
     return keep
 
 
-def ring_due(db: Database, bell: Bell) -> int:
+AGAIN_S = 5.0
+"""A job that was rung for and is still waiting is rung for again after so long: the queue may just be full."""
+
+
+@dataclass(slots=True)
+class Rung:
+    """When each waiting job was last rung for, by this process."""
+
+    at: dict[int, float] = field(default_factory=dict)
+
+    def fresh(self, waiting: list[int]) -> list[int]:
+        """Those that are to be rung for now; forgets what no longer waits."""
+        now = time.monotonic()
+        ready = [job_id for job_id in waiting if now - self.at.get(job_id, -AGAIN_S) >= AGAIN_S]
+        self.at = {job_id: self.at.get(job_id, now) for job_id in waiting} | dict.fromkeys(ready, now)
+        return ready
+
+
+def ring_due(db: Database, bell: Bell, rung: Rung | None = None) -> int:
     """Ring for every job that is due and not run; how many."""
     with db.read() as session:
         waiting = jobs.due(session)
-    for job_id in waiting:
+    ready = waiting if rung is None else rung.fresh(waiting)
+    for job_id in ready:
         bell.ring(job_id)
-    return len(waiting)
+    return len(ready)
 
 
 @dataclass(slots=True)
@@ -70,12 +89,17 @@ class Sweep:
     context: Context
     bell: Bell
     every_s: float = 0.5
+    beat: Callable[[], object] | None = None
+    beat_every_s: float = 10.0
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self) -> None:
         """Begin: one thread for the jobs, one for each reconciler (a hung host must not hold up the others)."""
-        self._spawn("sweep", self.every_s, lambda: ring_due(self.context.db, self.bell))
+        rung = Rung()
+        self._spawn("sweep", self.every_s, lambda: ring_due(self.context.db, self.bell, rung))
+        if self.beat is not None:
+            self._spawn("leases", self.beat_every_s, self.beat)
         for each in RECONCILERS.values():
             self._spawn(each.name, each.every_s, lambda each=each: each.look(self.context))  # type: ignore[misc]  # mypy cannot infer a defaulted lambda
 

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session as OrmSession
+from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from gateway.kernel import clock, ids, noun
@@ -51,13 +53,29 @@ class Cursor(NamedTuple):
         return found
 
 
+class CurrentTransaction(FunctionElement[int]):
+    """The number of the transaction that inserts: PostgreSQL's, 0 on SQLite."""
+
+    inherit_cache = True
+
+
+@compiles(CurrentTransaction, "postgresql")
+def _postgresql(_element: CurrentTransaction, _compiler: object, **_options: object) -> str:
+    return "(pg_current_xact_id()::text::bigint)"
+
+
+@compiles(CurrentTransaction)
+def _any_other(_element: CurrentTransaction, _compiler: object, **_options: object) -> str:
+    return "0"
+
+
 class Event(SQLModel, table=True):
     """One change of one object. ``kind`` is ``<noun>.created|changed|deleted``."""
 
     __tablename__ = "event"
 
     id: int = Field(default=None, primary_key=True, sa_type=Key)
-    transaction: int = Field(default=None, sa_type=sa.BigInteger, sa_column_kwargs={"server_default": sa.FetchedValue()})
+    transaction: int = Field(default=None, sa_type=sa.BigInteger, sa_column_kwargs={"server_default": CurrentTransaction()})
     at: datetime
     kind: str = Field(max_length=64)
     noun: str = Field(max_length=32)

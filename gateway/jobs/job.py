@@ -22,7 +22,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from gateway.kernel import clock, ids, row
 from gateway.kernel.access import Role, Subject, require, within
-from gateway.kernel.command import AnyId, Command, IdOf, Retryable
+from gateway.kernel.command import AnyId, Command, Retryable
 from gateway.kernel.db import after_commit
 from gateway.kernel.errors import InvalidState
 from gateway.kernel.noun import Noun, register
@@ -305,13 +305,19 @@ def active(session: Session, resource: str) -> Job | None:
     ).first()
 
 
-class Ref(Retryable):
-    """Names a job."""
+class JobCancel(Retryable):
+    """The job to stop."""
 
     id: AnyId = Field(description="The job.")
 
 
-def cancel(session: Session, subject: Subject, command: Ref) -> Job:
+class JobRetry(Retryable):
+    """The job to take up again."""
+
+    id: AnyId = Field(description="The job.")
+
+
+def cancel(session: Session, subject: Subject, command: JobCancel) -> Job:
     """Ask a job to stop: a queued one ends at once, a running one unwinds at its next step."""
     job = NOUN.get(session, subject, command.id, "id")
     _require(subject, job, Role.MEMBER)
@@ -327,7 +333,7 @@ def cancel(session: Session, subject: Subject, command: Ref) -> Job:
     return job
 
 
-def retry(session: Session, subject: Subject, command: Ref) -> Job:
+def retry(session: Session, subject: Subject, command: JobRetry) -> Job:
     """Take up a STUCK job's unwinding again."""
     job = NOUN.get(session, subject, command.id, "id")
     _require(subject, job, Role.MEMBER)
@@ -347,9 +353,3 @@ def _require(subject: Subject, job: Job, role: Role) -> None:
     if job.tenant_id is not None:
         require(subject, role, job.tenant_id, what="changing a job")
 
-
-__all__ = [
-    "ENDED", "LIVE", "NOUN", "ORDERS", "Bell", "Fenced", "Filter", "IdOf", "Job", "Order", "Ref", "Status", "Step",
-    "StepStatus", "active", "cancel", "claim", "due", "find", "held", "release", "renew", "retry",
-    "ring_after_commit", "settle", "submit", "write_steps",
-]  # fmt: skip

@@ -57,6 +57,7 @@ class Subject:
     api_key_id: int | None = None
     request_id: str = ""
     address: str = ""
+    user_agent: str = ""
 
     @property
     def signed_in(self) -> bool:

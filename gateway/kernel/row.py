@@ -20,6 +20,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import declared_attr
 from sqlmodel import Field, SQLModel
 
+from gateway.kernel.errors import StaleVersion
+
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -45,6 +47,14 @@ class Row(SQLModel):
     def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805 - SQLAlchemy hands over the class
         table = getattr(cls, "__table__", None)
         return {} if table is None else {"version_id_col": table.c.version}
+
+
+def expect(row: Row, version: int | None) -> None:
+    """Refuse when the caller has seen another version of the row; None has seen none. Raises StaleVersion."""
+    if version is not None and row.version != version:
+        raise StaleVersion(
+            "It was changed since you read it.", path=("expectedVersion",), expected=version, actual=row.version
+        )
 
 
 def ref(target: str, *, null: bool = False, index: bool = True, **options: Any) -> Any:

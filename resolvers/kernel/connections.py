@@ -149,6 +149,7 @@ def arguments(listing: Listing) -> dict[str, Any]:
 
 def want(given: dict[str, Any]) -> paging.Want:
     """The page a client asks for."""
+    given = {name: value for name, value in given.items() if value is not strawberry.UNSET}
     order = given.get("order_by")
     return paging.Want(
         first=given.get("first"),
@@ -206,7 +207,7 @@ def _sign(resolve: Any, given: dict[str, Any], *, root: bool = False) -> None:
     parameters = [
         *first,
         kinds("info", kinds.POSITIONAL_OR_KEYWORD, annotation=Info),
-        *(kinds(name, kinds.KEYWORD_ONLY, annotation=shown, default=None) for name, shown in given.items()),
+        *(kinds(name, kinds.KEYWORD_ONLY, annotation=shown, default=strawberry.UNSET) for name, shown in given.items()),
     ]
     resolve.__signature__ = inspect.Signature(parameters)
     resolve.__annotations__ = {"info": Info, **given}

@@ -44,6 +44,8 @@ def command_of(kind: type[Command], given: Any) -> Command:
 
 
 def _plain(given: Any) -> Any:
+    if isinstance(given, Enum):
+        return given
     if hasattr(type(given), "__strawberry_definition__"):
         values = vars(given)
         return {name: _plain(value) for name, value in values.items() if value is not UNSET}

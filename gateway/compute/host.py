@@ -1,0 +1,345 @@
+"""Hosts: the machines that run machines. Only operators see them.
+
+A host's capacity is what its driver says, times the operator's overcommit ratios. Claims are counted by one conditional
+update each, so two placements can never share the last gibibyte. ``free_ram_mib`` is kept beside them for the index by
+which placement reads the best candidates first, whatever the number of hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from pydantic import StringConstraints, field_validator
+from sqlmodel import Field, Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from gateway.compute.placement import Candidate
+from gateway.jobs import job as jobs
+from gateway.jobs.job import Order
+from gateway.kernel import noun as nouns
+from gateway.kernel import row
+from gateway.kernel.access import Subject
+from gateway.kernel.command import AnyId, Command, KeyValue, Name, Retryable, Versioned, unique_keys
+from gateway.kernel.db import unique
+from gateway.kernel.errors import InUse, StaleVersion
+from gateway.kernel.noun import Noun, register
+from gateway.kernel.row import Row
+from gateway.kernel.secretbox import Sealed
+
+
+class Hypervisor(StrEnum):
+    """What runs the machines."""
+
+    KVM = "KVM"
+    """QEMU/KVM through libvirt."""
+    ESXI = "ESXI"
+    """VMware ESXi or vCenter."""
+    SIM = "SIM"
+    """The simulated data centre."""
+
+
+class HostStatus(StrEnum):
+    """Whether a host answers."""
+
+    UNKNOWN = "UNKNOWN"
+    """Not asked yet."""
+    ONLINE = "ONLINE"
+    """It answered lately."""
+    OFFLINE = "OFFLINE"
+    """It does not answer; its machines may well run on."""
+
+
+class Host(Row, table=True):
+    """A hypervisor host. ``sealed_secret`` is encrypted with the state directory's key."""
+
+    __tablename__ = "host"
+
+    name: str = Field(max_length=255, unique=True)
+    hypervisor: Hypervisor = row.enum(Hypervisor)
+    endpoint: str = Field(max_length=1024)
+    options: dict[str, str] = row.json(default_factory=dict)
+    username: str | None = Field(default=None, max_length=255)
+    sealed_secret: str | None = Field(default=None, max_length=4096, repr=False)
+    availability_zone: str = Field(default="default", max_length=255)
+    enabled: bool = True
+    status: HostStatus = row.enum(HostStatus, default=HostStatus.UNKNOWN)
+    status_reason: str | None = Field(default=None, max_length=500)
+    seen_at: datetime | None = None
+    facts: dict[str, Any] = row.json(default_factory=dict)
+    capabilities: list[str] = row.json(default_factory=list)
+    vcpu_ratio: float = 4.0
+    ram_ratio: float = 1.0
+    disk_ratio: float = 1.0
+    vcpus: int = 0
+    ram_mib: int = 0
+    disk_gib: int = 0
+    used_vcpus: int = 0
+    used_ram_mib: int = 0
+    used_disk_gib: int = 0
+    free_ram_mib: int = 0
+
+    __table_args__ = (
+        sa.Index("ix_host_room", "enabled", "status", "free_ram_mib"),
+        sa.CheckConstraint("used_vcpus >= 0 AND used_ram_mib >= 0 AND used_disk_gib >= 0", "used"),
+    )
+
+
+def _operators(subject: Subject) -> sa.ColumnElement[bool]:
+    return sa.true() if subject.admin else sa.false()
+
+
+NOUN = register(Noun("host", Host, _operators))
+
+ORDERS: dict[str, Any] = {"NAME": col(Host.name), "FREE_RAM_MIB": col(Host.free_ram_mib)}
+
+Ratio = Annotated[float, Field(gt=0, le=100)]
+
+
+class HostRegister(Retryable):
+    """A host to use."""
+
+    name: Name = Field(description="Its name, unique in the cloud.")
+    hypervisor: Hypervisor = Field(description="What runs there.")
+    endpoint: Annotated[str, StringConstraints(min_length=1, max_length=1024)] = Field(
+        description="The platform's own address: `qemu:///system`, `qemu+tls://host/system`, `https://vcenter/sdk`, `sim://rack-1`."
+    )
+    options: list[KeyValue] = Field(default_factory=list, max_length=50, description="Options of the driver; its README lists them.")
+    username: Name | None = Field(default=None, description="Who to sign in as, where the platform asks.")
+    secret: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = Field(
+        default=None, description="The password. Kept encrypted and never shown."
+    )
+    availability_zone: Name = Field(default="default", description="The zone it is in.")
+    vcpu_ratio: Ratio = Field(default=4.0, description="vCPUs that may be promised for each real one.")
+    ram_ratio: Ratio = Field(default=1.0, description="Memory that may be promised for each real MiB.")
+    disk_ratio: Ratio = Field(default=1.0, description="Disk that may be promised for each real GiB.")
+
+    _options = field_validator("options")(lambda value: (unique_keys(value), value)[1])
+
+
+class HostUpdate(Versioned):
+    """What to change of a host; what is absent stays."""
+
+    id: AnyId = Field(description="The host.")
+    enabled: bool | None = Field(default=None, description="Whether new machines may be placed there.")
+    availability_zone: Name | None = Field(default=None, description="The zone it is in.")
+    vcpu_ratio: Ratio | None = Field(default=None, description="vCPUs that may be promised for each real one.")
+    ram_ratio: Ratio | None = Field(default=None, description="Memory that may be promised for each real MiB.")
+    disk_ratio: Ratio | None = Field(default=None, description="Disk that may be promised for each real GiB.")
+
+
+class HostRemove(Retryable):
+    """The host to forget."""
+
+    id: AnyId = Field(description="The host.")
+
+
+class Filter(Command):
+    """Which hosts."""
+
+    name: str | None = Field(default=None, max_length=255, description="With exactly this name.")
+    hypervisor: Hypervisor | None = Field(default=None, description="That run this.")
+    status: HostStatus | None = Field(default=None, description="In this state.")
+    enabled: bool | None = Field(default=None, description="In or out of service.")
+    availability_zone: str | None = Field(default=None, max_length=255, description="In this zone.")
+
+
+def enlist(session: Session, _subject: Subject, command: HostRegister) -> dict[str, Any]:
+    """Register a host and have it probed by a job. Raises Conflict when the name is taken."""
+    host = Host(
+        **command.model_dump(exclude={"idempotency_key", "options", "secret"}),
+        options=unique_keys(command.options),
+        sealed_secret=_box(session).seal(command.secret) if command.secret else None,
+    )
+    with unique(session, "A host has this name already.", "name"):
+        session.add(host)
+    public = nouns.public(host)
+    job = jobs.submit(session, _subject, Order("host.probe", None, target=public, arguments={"host_id": host.id}))
+    return {"host": host, "job": job}
+
+
+def update(session: Session, subject: Subject, command: HostUpdate) -> Host:
+    """Change a host."""
+    host = NOUN.get(session, subject, command.id, "id")
+    expect(host, command.expected_version)
+    for name in command.model_fields_set - {"id", "idempotency_key", "expected_version"}:
+        value = getattr(command, name)
+        if value is not None:
+            setattr(host, name, value)
+    _recount(session, host)
+    return host
+
+
+def expect(changed: Row, version: int | None) -> None:
+    """Refuse when the caller's version is not the row's. Raises StaleVersion."""
+    if version is not None and changed.version != version:
+        raise StaleVersion(
+            "It was changed since you read it.", path=("expectedVersion",), expected=version, actual=changed.version
+        )
+
+
+def remove(session: Session, subject: Subject, command: HostRemove) -> dict[str, Any]:
+    """Forget a host that nothing is on. Raises InUse with what is there."""
+    host = NOUN.get(session, subject, command.id, "id")
+    blockers = [
+        nouns.public(each)
+        for noun in nouns.BY_PREFIX.values()
+        if "host_id" in noun.table.model_fields
+        for each in session.exec(select(noun.table).where(noun.table.host_id == host.id).limit(20))
+    ]
+    if blockers:
+        raise InUse("Servers or volumes are on this host.", path=("id",), blockers=blockers)
+    public = nouns.public(host)
+    session.delete(host)
+    return {"id": public}
+
+
+def find(subject: Subject, wanted: Filter) -> SelectOfScalar[Host]:
+    """The hosts, for operators."""
+    found = select(Host).where(NOUN.scope(subject))
+    for name in wanted.model_fields_set:
+        value = getattr(wanted, name)
+        if value is not None:
+            found = found.where(getattr(Host, name) == value)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """What a machine or volume takes of a host."""
+
+    vcpus: int = 0
+    ram_mib: int = 0
+    disk_gib: int = 0
+
+
+def room(physical: int, ratio: float) -> int:
+    """What may be promised of a physical amount."""
+    return int(physical * ratio)
+
+
+def candidate(host: Host) -> Candidate:
+    """A host as placement sees it."""
+    vcpus, ram = room(host.vcpus, host.vcpu_ratio), room(host.ram_mib, host.ram_ratio)
+    disk = room(host.disk_gib, host.disk_ratio)
+    return Candidate(
+        id=host.id,
+        uid=nouns.public(host),
+        name=host.name,
+        hypervisor=host.hypervisor.value,
+        availability_zone=host.availability_zone,
+        enabled=host.enabled,
+        online=host.status is HostStatus.ONLINE,
+        vcpus=vcpus,
+        ram_mib=ram,
+        disk_gib=disk,
+        free_vcpus=vcpus - host.used_vcpus,
+        free_ram_mib=ram - host.used_ram_mib,
+        free_disk_gib=disk - host.used_disk_gib,
+        capabilities=frozenset(host.capabilities),
+    )
+
+
+def best(session: Session, amount: Amount, limit: int = 32) -> list[Candidate]:
+    """The hosts in service with most memory left: what placement looks at first."""
+    statement = (
+        select(Host)
+        .where(
+            col(Host.enabled).is_(True),
+            Host.status == HostStatus.ONLINE,
+            col(Host.free_ram_mib) >= amount.ram_mib,
+        )
+        .order_by(col(Host.free_ram_mib).desc(), col(Host.id))
+        .limit(limit)
+    )
+    return [candidate(host) for host in session.exec(statement)]
+
+
+def everyone(session: Session) -> list[Candidate]:
+    """All hosts: for plans and explanations."""
+    return [candidate(host) for host in session.exec(select(Host))]
+
+
+def claim(session: Session, host_id: int, amount: Amount) -> bool:
+    """Count a machine or volume in; False when it no longer fits or the host went out of service."""
+    taken = session.execute(
+        sa.update(Host)
+        .where(
+            col(Host.id) == host_id,
+            col(Host.enabled).is_(True),
+            col(Host.used_vcpus) + amount.vcpus <= col(Host.vcpus) * col(Host.vcpu_ratio),
+            col(Host.used_ram_mib) + amount.ram_mib <= col(Host.ram_mib) * col(Host.ram_ratio),
+            col(Host.used_disk_gib) + amount.disk_gib <= col(Host.disk_gib) * col(Host.disk_ratio),
+        )
+        .values(_moved(amount, 1))
+        .execution_options(synchronize_session=False)
+    )
+    return bool(getattr(taken, "rowcount", 0))
+
+
+def release(session: Session, host_id: int, amount: Amount) -> None:
+    """Count a machine or volume out."""
+    session.execute(
+        sa.update(Host)
+        .where(col(Host.id) == host_id)
+        .values(_moved(amount, -1))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _moved(amount: Amount, sign: int) -> dict[str, Any]:
+    return {
+        "used_vcpus": col(Host.used_vcpus) + sign * amount.vcpus,
+        "used_ram_mib": col(Host.used_ram_mib) + sign * amount.ram_mib,
+        "used_disk_gib": col(Host.used_disk_gib) + sign * amount.disk_gib,
+        "free_ram_mib": col(Host.free_ram_mib) - sign * amount.ram_mib,
+    }
+
+
+# ------------------------------------------------------------------------------------------------ observations
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a probe found out."""
+
+    facts: dict[str, Any]
+    capabilities: Iterable[str]
+
+
+def seen(session: Session, host: Host, observed: Observed, at: datetime) -> None:
+    """Record that a host answered, and what it is."""
+    host.status = HostStatus.ONLINE
+    host.status_reason = None
+    host.seen_at = at
+    host.facts = observed.facts
+    host.capabilities = sorted(observed.capabilities)
+    host.vcpus, host.ram_mib = observed.facts["vcpus"], observed.facts["ram_mib"]
+    host.disk_gib = observed.facts["disk_gib"]
+    _recount(session, host)
+
+
+def _recount(session: Session, host: Host) -> None:
+    """Set what is left by an expression: claims are counted beside this session's copy of the row."""
+    free: Any = sa.literal(room(host.ram_mib, host.ram_ratio)) - col(Host.used_ram_mib)
+    host.free_ram_mib = free
+    session.flush()
+    session.refresh(host)
+
+
+def lost(host: Host, reason: str) -> None:
+    """Record that a host does not answer."""
+    host.status = HostStatus.OFFLINE
+    host.status_reason = reason[:500]
+
+
+def _box(session: Session) -> Sealed:
+    box: Sealed = session.info["sealed"]
+    return box

@@ -1,0 +1,46 @@
+"""Secrets at rest: host credentials and the like are encrypted with the state directory's key.
+
+The key file (``secret-key``, 0600) is made once. Fernet keys, newest first, one a line: put a new one on top to rotate;
+old ones still open what they sealed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+FILE = "secret-key"
+
+
+class Sealed:
+    """Seals and opens short texts."""
+
+    def __init__(self, keys: list[bytes]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+
+    def seal(self, text: str) -> str:
+        """The text, encrypted and authenticated."""
+        return self._fernet.encrypt(text.encode()).decode()
+
+    def open(self, sealed: str) -> str:
+        """The text. Raises ValueError when no key opens it."""
+        try:
+            return self._fernet.decrypt(sealed.encode()).decode()
+        except InvalidToken:
+            raise ValueError("no key of the state directory opens this secret") from None
+
+
+def load(state_dir: Path) -> Sealed:
+    """The box of a state directory; its key is made when there is none."""
+    path = state_dir / FILE
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        pass
+    else:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(Fernet.generate_key() + b"\n")
+    return Sealed([line for line in path.read_bytes().split() if line])

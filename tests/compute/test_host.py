@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from drivers.api import Transient
+from gateway.kernel.access import Role
+from tests.world import World
+
+HOST = "{ hosts { nodes { name status statusReason vcpus ramMib diskGib capabilities } } }"
+
+
+def test_a_registered_host_is_probed(world: World) -> None:
+    world.host("h1", vcpus=4, ram_mib=8192, disk_gib=100)
+    (host,) = world.admin.ok(HOST)["hosts"]["nodes"]
+    assert (host["status"], host["vcpus"], host["ramMib"], host["diskGib"]) == ("ONLINE", 4, 8192, 100)
+    assert "VOLUME_SNAPSHOT" in host["capabilities"]
+
+
+def test_a_host_that_does_not_answer_is_told_and_comes_back(world: World) -> None:
+    centre = world.host("h2")
+    centre.down(Transient)
+    world.reconcile("hosts")
+    (host,) = world.admin.ok(HOST)["hosts"]["nodes"]
+    assert host["status"] == "OFFLINE"
+    assert host["statusReason"]
+    centre.up()
+    world.reconcile("hosts")
+    (host,) = world.admin.ok(HOST)["hosts"]["nodes"]
+    assert (host["status"], host["statusReason"]) == ("ONLINE", None)
+
+
+def test_tenants_see_no_host(world: World) -> None:
+    world.host("h3")
+    manager = world.member(world.tenant(), Role.MANAGER)
+    assert manager.run(HOST).codes == ["FORBIDDEN"]
+    assert manager.refused("hostRegister", name="x", hypervisor="SIM", endpoint="sim://x") == [("FORBIDDEN", None)]

@@ -1,0 +1,118 @@
+"""Hosts at work: how to reach one, the probe job, and the look after those that stop answering."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+from sqlmodel import Session, select
+
+from drivers import registry
+from drivers.api import Deadline, Driver, DriverError, HostFacts, capabilities
+from gateway.compute import host as hosts
+from gateway.compute.host import Host, HostStatus, Observed
+from gateway.jobs.job import Job
+from gateway.kernel import clock
+from gateway.kernel.secretbox import Sealed
+from workers.hypervisor import Address
+from workers.saga import Change, Run, Step, saga
+from workers.sweep import Context, reconciler
+
+PROBE_S = 20.0
+
+log = structlog.get_logger(__name__)
+
+
+def address(session: Session, host_id: int) -> Address:
+    """How a host is reached. Raises LookupError when it is gone."""
+    host = session.get(Host, host_id)
+    if host is None:
+        raise LookupError(f"host {host_id} is gone")
+    return address_of(session, host)
+
+
+def address_of(session: Session, host: Host) -> Address:
+    """How this host is reached."""
+    box: Sealed = session.info["sealed"]
+    return Address(
+        host_id=host.id,
+        kind=host.hypervisor.value,
+        name=host.name,
+        endpoint=host.endpoint,
+        options=tuple(sorted(host.options.items())),
+        username=host.username,
+        secret=box.open(host.sealed_secret) if host.sealed_secret else None,
+    )
+
+
+def call(run: Run, host_id: int, work: Any, *, seconds: float = 120.0) -> Any:
+    """Run ``work(driver, deadline)`` on a host, from a step."""
+    with run.read() as session:
+        where = address(session, host_id)
+    return run.hosts.call(where, work, seconds=seconds)
+
+
+def _facts(where: Address) -> Any:
+    def work(driver: Driver, deadline: Deadline) -> tuple[HostFacts, list[str]]:
+        can = capabilities(driver, registry.get(where.kind))
+        return driver.facts(deadline), sorted(each.value for each in can)
+
+    return work
+
+
+def _probe(run: Run) -> Change:
+    host_id = run.arguments["host_id"]
+    with run.read() as session:
+        where = address(session, host_id)
+    facts, can = run.hosts.call(where, _facts(where), seconds=PROBE_S)
+    run.say(f"{facts.hypervisor} {facts.version}: {facts.vcpus} CPUs, {facts.ram_mib} MiB, {facts.disk_gib} GiB")
+
+    def change(session: Session, _job: Job) -> None:
+        host = session.get_one(Host, host_id)
+        hosts.seen(session, host, Observed(asdict(facts), can), clock.now(session))
+
+    return change
+
+
+def _lost(session: Session, job: Job, why: Any) -> None:
+    host = session.get(Host, job.arguments["host_id"])
+    if host is not None:
+        hosts.lost(host, why.message)
+
+
+saga(
+    "host.probe",
+    Step("probe", _probe, kept="a probe changes nothing on the host"),
+    failed=_lost,
+)
+
+
+@reconciler("hosts", every_s=10.0)
+def look(context: Context) -> None:
+    """Ask every host whether it is there; record only changes."""
+    with context.db.read() as session:
+        known = [(host.id, host.status, address_of(session, host)) for host in session.exec(select(Host))]
+    for host_id, status, where in known:
+        _look_at(context, host_id, status, where)
+
+
+def _look_at(context: Context, host_id: int, status: HostStatus, where: Address) -> None:
+    try:
+        facts, can = context.hosts.call(where, _facts(where), seconds=PROBE_S)
+    except DriverError as error:
+        if status is not HostStatus.OFFLINE:
+            log.warning("host does not answer", host=where.name, reason=error.reason)
+            reason = error.reason
+            context.db.run(lambda session: hosts.lost(session.get_one(Host, host_id), reason))
+        return
+
+    def record(session: Session) -> None:
+        host = session.get(Host, host_id)
+        if host is None:
+            return
+        found = asdict(facts)
+        if host.status is not HostStatus.ONLINE or host.facts != found or host.capabilities != can:
+            hosts.seen(session, host, Observed(found, can), clock.now(session))
+
+    context.db.run(record)

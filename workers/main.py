@@ -1,0 +1,87 @@
+"""Composition root of the asynchronous side: broker, one actor, runner, sweep. Embedded in the gateway's process, or as
+many ``stratograph worker`` processes as wanted; the code is the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import socket
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from dramatiq import Worker
+
+import workers
+from gateway.jobs.job import Bell
+from gateway.kernel.db import Database
+from gateway.kernel.settings import Settings
+from workers.bell import Doorbell, declare, open_broker
+from workers.hypervisor import Hosts
+from workers.saga import Runner
+from workers.sweep import Context, Sweep
+
+log = structlog.get_logger(__name__)
+
+
+def load_all() -> None:
+    """Import every module of workers, so that all sagas and reconcilers are registered."""
+    for module in pkgutil.walk_packages(workers.__path__, "workers."):
+        if not module.ispkg and module.name != __name__:
+            importlib.import_module(module.name)
+
+
+@dataclass(slots=True)
+class Plant:
+    """A running asynchronous side."""
+
+    bell: Bell
+    hosts: Hosts
+    runner: Runner
+    sweep: Sweep
+    worker: Worker | None
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """End gracefully: take nothing new, let steps under way end within ``seconds``, leave the rest to the next
+        claim."""
+        self.runner.stopping.set()
+        self.sweep.stop(seconds)
+        if self.worker is not None:
+            self.worker.stop(timeout=int(seconds * 1000))
+        self.hosts.close()
+
+
+def start(db: Database, settings: Settings, *, work: bool = True) -> Plant:
+    """Open the broker and, if ``work``, carry jobs out. With ``work`` False jobs are only rung for."""
+    load_all()
+    broker = open_broker(settings.broker_url)
+    bell = Doorbell(broker)
+    db.provide("bell", bell)
+    hosts = Hosts(settings.state_dir / "scratch")
+    name = f"{socket.gethostname()}-{os.getpid()}"[-64:]
+    runner = Runner(db, hosts, name, settings=settings)
+    declare(broker, runner.run)
+    sweep = Sweep(Context(db, hosts, settings), bell, beat=runner.renew_leases)
+    worker = None
+    if work:
+        worker = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=100)
+        worker.start()
+        sweep.start()
+    log.info("workers are ready", threads=settings.worker_threads if work else 0, broker=_kind(settings))
+    return Plant(bell, hosts, runner, sweep, worker)
+
+
+def run_forever(db: Database, settings: Settings, stop: threading.Event) -> None:
+    """What ``stratograph worker`` does: work until ``stop`` is set."""
+    plant = start(db, settings)
+    try:
+        stop.wait()
+    finally:
+        plant.stop()
+
+
+def _kind(settings: Settings) -> Any:
+    return "embedded" if settings.broker_url is None else settings.broker_url.split(":", 1)[0]
