@@ -1,7 +1,7 @@
-"""A small cloud with a real schema, for the playground alone: sessions, who is signed in, a subscription that ticks.
+"""A small cloud with a real schema behind the product's own transport: sessions, who is signed in, ticks to watch.
 
-It answers as the product's schema does (names, payloads, `connection_init`), over a real socket, and lets a test set
-how long a session lasts. It is not the product's transport: that has its own tests.
+It answers as the product's schema does, over a real socket, and lets a test set how long a session lasts and end one
+from elsewhere. What the product's resolvers do is not its concern: they have their own tests.
 """
 
 import asyncio
@@ -12,28 +12,28 @@ import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import strawberry
 import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route, WebSocketRoute
-from strawberry.asgi import GraphQL
+from starlette.routing import Mount, Route
 from strawberry.types import Info
 
 from gateway.dashboard.routes import routes
+from resolvers.transport import app as transport
+from resolvers.transport.caller import OperationInfo
 
 PASSWORD = "correct horse battery staple"
 
 
 @dataclass
 class Sessions:
-    """The sessions that live, by token; and every authorization header and payload that came."""
+    """The sessions that live, by token, and who called."""
 
     expiries: dict[str, dt.datetime] = field(default_factory=dict)
     revoked: list[str] = field(default_factory=list)
-    connection_payloads: list[object] = field(default_factory=list)
+    callers: list[transport.Caller] = field(default_factory=list)
     lifetime: dt.timedelta = dt.timedelta(hours=12)
 
     def open(self) -> tuple[str, dt.datetime]:
@@ -41,8 +41,38 @@ class Sessions:
         self.expiries[token] = dt.datetime.now(dt.UTC) + self.lifetime
         return token, self.expiries[token]
 
-    def of(self, authorization: str) -> dt.datetime | None:
-        return self.expiries.get(authorization.removeprefix("Bearer "))
+    def end(self, token: str) -> None:
+        del self.expiries[token]
+        self.revoked.append(token)
+
+    async def authenticate(self, caller: transport.Caller) -> transport.Identity:
+        self.callers.append(caller)
+        if caller.token is None:
+            return Visitor("anonymous", self)
+        expires_at = self.expiries.get(caller.token)
+        if expires_at is None or expires_at <= dt.datetime.now(dt.UTC):
+            code = transport.ErrorCode.UNAUTHENTICATED
+            raise transport.RequestRefused(code, "The token is not valid, or has expired.")
+        return Visitor(caller.token, self, expires_at)
+
+
+@dataclass
+class Visitor:
+    """Whom a token names; anonymous without one."""
+
+    key: str
+    sessions: Sessions
+    expires_at: dt.datetime | None = None
+
+    async def valid(self) -> bool:
+        return self.expires_at is None or self.key in self.sessions.expiries
+
+
+def _context(identity: transport.Identity, _caller: transport.Caller, _operation: OperationInfo) -> transport.Identity:
+    return identity
+
+
+_Info = Info[Visitor, None]
 
 
 @strawberry.type
@@ -93,59 +123,40 @@ class Tick:
     seen_by: str
 
 
-def _authorization(info: Info[dict[str, Any], None]) -> str:
-    """The header of a request, or what `connection_init` said on a socket."""
-    payload = info.context.get("connection_params")
-    if payload is not None:
-        info.context["sessions"].connection_payloads.append(payload)
-        return str(payload.get("authorization", ""))
-    return str(info.context["request"].headers.get("authorization", ""))
-
-
 @strawberry.type
 class Query:
     @strawberry.field
-    def viewer(self, info: Info[dict[str, Any], None]) -> Viewer | None:
-        expires_at = info.context["sessions"].of(_authorization(info))
+    def viewer(self, info: _Info) -> Viewer | None:
+        expires_at = info.context.expires_at
         return Viewer(user=User(name="ada"), expires_at=expires_at) if expires_at else None
 
 
 @strawberry.type
 class Mutation:
     @strawberry.mutation
-    def session_create(self, info: Info[dict[str, Any], None], input: SessionCreateInput) -> SessionCreatePayload:  # noqa: A002 - the schema's argument is called input
+    def session_create(self, info: _Info, input: SessionCreateInput) -> SessionCreatePayload:  # noqa: A002 - the schema's argument is called input
         if (input.username, input.password) != ("ada", PASSWORD):
             refusal = UserError(code="UNAUTHENTICATED", message="User name or password is wrong.", path=["input"])
             return SessionCreatePayload(token=None, expires_at=None, user=None, user_errors=[refusal])
-        token, expires_at = info.context["sessions"].open()
+        token, expires_at = info.context.sessions.open()
         return SessionCreatePayload(token=token, expires_at=expires_at, user=User(name="ada"), user_errors=[])
 
     @strawberry.mutation
-    def session_revoke(self, info: Info[dict[str, Any], None], input: SessionRevokeInput) -> SessionRevokePayload:  # noqa: A002 - as above
+    def session_revoke(self, info: _Info, input: SessionRevokeInput) -> SessionRevokePayload:  # noqa: A002 - as above
         del input
-        sessions: Sessions = info.context["sessions"]
-        token = _authorization(info).removeprefix("Bearer ")
-        del sessions.expiries[token]
-        sessions.revoked.append(token)
+        info.context.sessions.end(info.context.key)
         return SessionRevokePayload(user_errors=[])
 
 
 @strawberry.type
 class Subscription:
     @strawberry.subscription
-    async def ticks(self, info: Info[dict[str, Any], None], upto: int) -> AsyncGenerator[Tick, None]:
-        if info.context["sessions"].of(_authorization(info)) is None:
-            raise PermissionError("Sign in first.")
+    async def ticks(self, info: _Info, upto: int) -> AsyncGenerator[Tick, None]:
+        if info.context.expires_at is None:
+            raise transport.RequestRefused(transport.ErrorCode.UNAUTHENTICATED, "Sign in first.")
         for count in range(1, upto + 1):
             yield Tick(count=count, seen_by="ada")
             await asyncio.sleep(0.05)
-
-
-class _Endpoint(GraphQL[dict[str, Any], None]):
-    sessions: Sessions
-
-    async def get_context(self, request: Any, response: Any) -> dict[str, Any]:
-        return {"request": request, "response": response, "sessions": self.sessions}
 
 
 @dataclass(frozen=True)
@@ -161,13 +172,10 @@ def running(prefix: str = "") -> Iterator[Cloud]:
     """A cloud on a free port of loopback, at `prefix` (as behind a proxy), until the block ends."""
     schema = strawberry.Schema(Query, Mutation, Subscription)
     sessions = Sessions()
-    endpoint = _Endpoint(schema, graphql_ide=None, subscription_protocols=("graphql-transport-ws",))
-    endpoint.sessions = sessions
     served = [
         *routes(sdl=schema.as_str()),
+        *transport.routes(schema, transport.TransportSettings(), sessions.authenticate, _context),
         Route("/healthz", lambda _: JSONResponse({"status": "ok"})),
-        Route("/graphql", endpoint, methods=["GET", "POST"]),
-        WebSocketRoute("/graphql", endpoint),
     ]
     app = Starlette(routes=[Mount(prefix, routes=served)] if prefix else served)
     listener = socket.create_server(("127.0.0.1", 0))

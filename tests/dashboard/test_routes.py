@@ -88,7 +88,7 @@ def test_nothing_but_listed_files_is_served(client: TestClient, path: str) -> No
         (",;=,", False),
     ],
 )
-def test_reads_accept_encoding(header: str, taken: bool) -> None:
+def test_reads_accept_encoding(header: str, *, taken: bool) -> None:
     assert takes_gzip(header) is taken
 
 

@@ -15,8 +15,8 @@ export function App() {
   const line = useMemo(
     () =>
       openLine(token, () => {
-        if (token) setSession(null);
-        setNotice(token ? "The session has ended: sign in again." : "Sign in to subscribe.");
+        setSession(null);
+        setNotice("The session has ended: sign in again.");
       }),
     [token],
   );

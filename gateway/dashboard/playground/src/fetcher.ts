@@ -1,18 +1,21 @@
 // One fetcher per session: queries and mutations by POST, subscriptions by graphql-transport-ws, both with the same
 // token. A new fetcher makes GraphiQL read the schema again; the old one's socket is closed by the caller.
-import { createGraphiQLFetcher, type Fetcher } from "@graphiql/toolkit";
-import { createClient } from "graphql-ws";
+import { createGraphiQLFetcher, type Fetcher, type Observable } from "@graphiql/toolkit";
+import { getOperationAST } from "graphql";
+import { createClient, type Client, type ExecutionResult, type SubscribePayload } from "graphql-ws";
 import { ENDPOINT, SOCKET } from "./endpoint";
-import { post } from "./session";
+import { plain, post } from "./session";
 
-const FORBIDDEN = 4403;
+// The gateway's close codes for a token that is not, or no longer, good.
+const ENDED = [4401, 4403];
 
 export interface Line {
   readonly fetcher: Fetcher;
   close(): void;
 }
 
-export function openLine(token: string | null, onRefused: () => void): Line {
+/** `onEnded` is told when the gateway refuses the token that it had accepted before. */
+export function openLine(token: string | null, onEnded: () => void): Line {
   const authorization = token ? { authorization: `Bearer ${token}` } : {};
   const client = createClient({
     url: SOCKET,
@@ -21,16 +24,46 @@ export function openLine(token: string | null, onRefused: () => void): Line {
     retryAttempts: 0,
     on: {
       closed: (event) => {
-        if (event instanceof CloseEvent && event.code === FORBIDDEN) onRefused();
+        // Later, so that the subscription has failed with the close's reason before this client is disposed of.
+        if (token && event instanceof CloseEvent && ENDED.includes(event.code)) setTimeout(onEnded);
       },
     },
   });
-  const fetcher = createGraphiQLFetcher({
+  const ask = createGraphiQLFetcher({
     url: ENDPOINT,
     headers: authorization,
-    fetch: post,
-    wsClient: client,
     enableIncrementalDelivery: false,
+    fetch: async (address, init) => {
+      const response = await post(address, init);
+      if (token && response.status === 401) onEnded();
+      return response;
+    },
   });
+  // The toolkit could do both, but its subscriptions leave an unhandled rejection behind when the socket closes.
+  const fetcher: Fetcher = (operation, options) => {
+    const found = options?.documentAST && getOperationAST(options.documentAST, operation.operationName);
+    return found?.operation === "subscription" ? watch(client, operation as SubscribePayload) : ask(operation, options);
+  };
   return { fetcher, close: () => void client.dispose() };
+}
+
+interface Listener {
+  next(result: ExecutionResult): void;
+  error(problem: unknown): void;
+  complete(): void;
+}
+
+function watch(client: Client, operation: SubscribePayload): Observable<ExecutionResult> {
+  const subscribe = (listener: Listener) => ({
+    unsubscribe: client.subscribe(operation, {
+      next: (result) => listener.next(result as ExecutionResult),
+      error: (problem) => listener.error(problem instanceof CloseEvent ? closed(problem) : problem),
+      complete: () => listener.complete(),
+    }),
+  });
+  return { subscribe } as Observable<ExecutionResult>; // its type also allows bare functions, which GraphiQL never passes
+}
+
+function closed({ reason, code }: CloseEvent): Error {
+  return plain(`The gateway closed the connection: ${reason || "no reason given"} (${code}).`);
 }

@@ -9,6 +9,7 @@ import { rememberSecret } from "./storage";
 export interface Session {
   readonly token: string;
   readonly name: string;
+  /** By this machine's clock, which may differ from the gateway's. */
   readonly expiresAt: Date | null;
   /** A pasted token belongs to whoever made it: leaving the page's session must not revoke it. */
   readonly pasted: boolean;
@@ -39,7 +40,7 @@ export async function signIn(username: string, password: string): Promise<Sessio
   return {
     token: sessionCreate.token,
     name: sessionCreate.user?.name ?? username,
-    expiresAt: sessionCreate.expiresAt ? new Date(sessionCreate.expiresAt) : null,
+    expiresAt: localTime(sessionCreate.expiresAt),
     pasted: false,
   };
 }
@@ -54,7 +55,7 @@ export async function useToken(token: string): Promise<Session> {
   return {
     token,
     name: viewer.user?.name ?? "API key",
-    expiresAt: viewer.expiresAt ? new Date(viewer.expiresAt) : null,
+    expiresAt: localTime(viewer.expiresAt),
     pasted: true,
   };
 }
@@ -66,6 +67,18 @@ export async function signOut(session: Session): Promise<void> {
   }
   const { sessionRevoke } = await ask<Data>(SIGN_OUT, { input: {} }, session.token);
   refuse(sessionRevoke.userErrors);
+}
+
+// How far the gateway's clock is ahead of ours, told by the Date of its answers. Under five seconds it may be the way.
+let clockAhead = 0;
+
+function noticeClock(response: Response): void {
+  const ahead = Date.parse(response.headers.get("date") ?? "") - Date.now();
+  clockAhead = Math.abs(ahead) > 5000 ? ahead : 0;
+}
+
+function localTime(gatewayTime: string | null): Date | null {
+  return gatewayTime ? new Date(Date.parse(gatewayTime) - clockAhead) : null;
 }
 
 function refuse(problems: readonly Problem[]): void {
@@ -82,6 +95,7 @@ async function ask<Data>(query: string, variables: object, token?: string): Prom
     },
     body: JSON.stringify({ query, variables }),
   });
+  noticeClock(response);
   const answer = (await response.json()) as Answer<Data>;
   refuse(answer.errors ?? []);
   if (!answer.data) throw new Error(`The gateway answered ${response.status} without data.`);
@@ -103,7 +117,7 @@ export async function post(address: RequestInfo | URL, init?: RequestInit): Prom
 }
 
 /** GraphiQL prints an error with its stack, which says nothing to its reader. */
-function plain(message: string): Error {
+export function plain(message: string): Error {
   const error = new Error(message);
   delete error.stack;
   return error;
