@@ -16,6 +16,7 @@ def test_every_entry_point_is_a_driver_type_under_its_kind() -> None:
     found = registry.all_types()
     assert set(found) >= {"SIM", "ESXI", "KVM"}
     assert list(found) == sorted(found)
+    assert registry.failures() == {}
     for kind, driver in found.items():
         assert isinstance(driver, DriverType)
         assert driver.kind == kind
