@@ -61,7 +61,7 @@ def test_the_lock_names_no_registry() -> None:
 
 
 def test_the_bundle_names_no_other_host_to_load_from() -> None:
-    """Addresses do stand in the bundle (links, namespaces, licences); the hosts that GraphiQL's own set-up uses do not."""
+    """Addresses do stand in the bundle (links, namespaces); the hosts that GraphiQL's set-up uses do not."""
     for path in (_DASHBOARD / "assets").glob("*.gz"):
         text = gzip.decompress(path.read_bytes())
         for host in (b"esm.sh", b"unpkg.com", b"cdn.jsdelivr", b"fonts.googleapis"):

@@ -25,7 +25,7 @@ function example(title: string, query: string, variables?: object): Example {
 
 export const EXAMPLES: readonly Example[] = [
   example("Who is signed in", signedIn),
-  example("What a server can be made of", choices),
+  example("Flavors, images, networks", choices),
   example("Servers and their parts", servers),
   example("Plan a server", planServer, planServerVariables),
   example("Create a server", createServer, createServerVariables),
