@@ -53,6 +53,7 @@ class ErrorCode(StrEnum):
     TOO_DEEP = "TOO_DEEP"  # levels of nested fields
     TOO_MANY_ALIASES = "TOO_MANY_ALIASES"
     TOO_MANY_NODES = "TOO_MANY_NODES"  # selected fields, fragments expanded
+    TOO_MANY_DUPLICATES = "TOO_MANY_DUPLICATES"  # one field selected again and again in the same place
     TOO_COSTLY = "TOO_COSTLY"  # static cost from page sizes
     TIMEOUT = "TIMEOUT"  # the operation's deadline passed: deadlineSeconds
     # The domain's refusals, where they reach a field instead of a payload's userErrors
@@ -102,6 +103,7 @@ OF_THE_DOCUMENT: Final = frozenset(
         ErrorCode.TOO_DEEP,
         ErrorCode.TOO_MANY_ALIASES,
         ErrorCode.TOO_MANY_NODES,
+        ErrorCode.TOO_MANY_DUPLICATES,
         ErrorCode.TOO_COSTLY,
     }
 )

@@ -183,7 +183,8 @@ class Engine:
                 return
             if hasattr(source, "aclose"):
                 await stack.enter_async_context(aclosing(source))
-            async for answer in self._events(ready, executor, source, extended):
+            answers = await stack.enter_async_context(aclosing(self._events(ready, executor, source, extended)))
+            async for answer in answers:
                 yield answer
 
     async def _events(
@@ -224,7 +225,7 @@ class Engine:
             ready.operation.name,
             middleware=extended.middleware if extended else None,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]  # strawberry's own predicate is typed plainly
-            hide_suggestions=self._schema.config.disable_field_suggestions,
+            hide_suggestions=not self.settings.introspection,
             operation_extensions=None,
         )
         if isinstance(built, list):

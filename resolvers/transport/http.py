@@ -24,6 +24,7 @@ from resolvers.transport.answers import Answer, refused_answer
 from resolvers.transport.caller import Authenticate, Caller, Identity, Transport, bearer_token, request_id_from
 from resolvers.transport.errors import OF_THE_DOCUMENT, ErrorCode, RequestRefused, refusal
 from resolvers.transport.execution import Engine, Ready
+from resolvers.transport.lives import disconnected, ended
 from resolvers.transport.requests import GraphQLRequest, decoded, request_of
 from resolvers.transport.sse import EventStreams
 
@@ -98,8 +99,22 @@ class GraphQLEndpoint:
         if media.primary == EVENT_STREAM or ready.operation.kind is OperationType.SUBSCRIPTION:
             await self._streams.serve(ready, exchange.receive, exchange.send)
             return
-        answer = await self._engine.answer(ready)
+        answer = await self._answer(exchange, ready)
         await exchange.respond(200, media.primary, _encoded(answer, exchange.request_id))
+
+    async def _answer(self, exchange: Exchange, ready: Ready) -> Answer:
+        """The answer; a query whose client hangs up is cancelled, a mutation is finished."""
+        if ready.operation.kind is OperationType.MUTATION:
+            return await self._engine.answer(ready)
+        work = asyncio.ensure_future(self._engine.answer(ready))
+        gone = asyncio.ensure_future(disconnected(exchange.receive))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            raise ClientGone
+        finally:
+            await ended([work, gone])
 
     async def _identity(self, caller: Caller) -> Identity:
         try:

@@ -11,6 +11,7 @@ It deliberately does not look at data: the cost is what a query may cost, not wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -49,15 +50,19 @@ class Limits:
     """The largest operation that is served.
 
     ``tokens`` of the document; ``depth`` in levels of fields; ``aliases``, ``nodes`` (fields) with fragments expanded;
+    ``duplicates`` of one field in one place, which validation compares pair by pair.
+
     ``cost`` in units: a field that gives an object is 1 and its children are multiplied by the page size (``first``,
-    ``last``, else ``page_size``, at most ``page_size_max``; a plain list counts ``list_size``), a mutation's root field
-    is ``mutation_cost`` more, ``__schema`` and ``__type`` are ``introspection_cost`` flat.
+    ``last``, else ``page_size``, at most ``page_size_max``; a plain list counts the length of its ``ids``, else
+    ``list_size``), a mutation's root field is ``mutation_cost`` more, ``__schema`` and ``__type`` are
+    ``introspection_cost`` flat.
     """
 
     tokens: int = 5_000
     depth: int = 16
     aliases: int = 60
     nodes: int = 600
+    duplicates: int = 50
     cost: int = 50_000
     page_size: int = 20
     page_size_max: int = 100
@@ -118,37 +123,62 @@ def check_shape(document: DocumentNode, limits: Limits) -> None:
 
     Fragments are checked on their own too: validation works on those that nothing uses.
     """
-    known: dict[str, Shape] = {}
+    shapes = _Shapes(limits)
     for fragment in fragments_in_order(document):
-        known[fragment.name.value] = shape = _shape(fragment.selection_set, known)
-        _refuse_shape(shape, limits)
+        shapes.add_fragment(fragment)
     for definition in document.definitions:
         if isinstance(definition, OperationDefinitionNode):
-            _refuse_shape(_shape(definition.selection_set, known), limits)
+            _refuse_shape(shapes.of(definition.selection_set, Counter()), limits)
+    _refuse(ErrorCode.TOO_MANY_NODES, "fields", shapes.written, limits.nodes)
 
 
-def _shape(selection_set: SelectionSetNode, known: Mapping[str, Shape]) -> Shape:
-    total = NOTHING
-    for selection in selection_set.selections:
-        if isinstance(selection, FragmentSpreadNode):
-            total += known.get(selection.name.value, NOTHING)
-            continue
-        nested = selection.selection_set if isinstance(selection, FieldNode | InlineFragmentNode) else None
-        below = _shape(nested, known) if nested else NOTHING
-        if isinstance(selection, FieldNode):
-            below = Shape(below.depth + 1, below.aliases + (selection.alias is not None), below.nodes + 1)
-        total += below
-    return total
+class _Shapes:
+    """The shapes of one document. ``written`` counts its fields as they stand there, used or not."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._fragments: dict[str, tuple[Shape, Counter[str]]] = {}
+        self.written = 0
+
+    def add_fragment(self, fragment: FragmentDefinitionNode) -> None:
+        """Measures a fragment whose own spreads were added before."""
+        names: Counter[str] = Counter()
+        shape = self.of(fragment.selection_set, names)
+        _refuse_shape(shape, self._limits)
+        self._fragments[fragment.name.value] = shape, names
+
+    def of(self, selection_set: SelectionSetNode, names: Counter[str]) -> Shape:
+        """The shape of a selection; ``names`` gathers what it selects in its own place, through fragments too."""
+        total = NOTHING
+        for selection in selection_set.selections:
+            if isinstance(selection, FragmentSpreadNode):
+                shape, spread = self._fragments.get(selection.name.value, (NOTHING, Counter[str]()))
+                names.update(spread)
+                total += shape
+            elif isinstance(selection, InlineFragmentNode):
+                total += self.of(selection.selection_set, names)
+            elif isinstance(selection, FieldNode):
+                total += self._field(selection, names)
+        duplicates = max(names.values(), default=0)
+        _refuse(ErrorCode.TOO_MANY_DUPLICATES, "selections of one field", duplicates, self._limits.duplicates)
+        return total
+
+    def _field(self, node: FieldNode, names: Counter[str]) -> Shape:
+        self.written += 1
+        names[(node.alias or node.name).value] += 1
+        below = self.of(node.selection_set, Counter()) if node.selection_set else NOTHING
+        return Shape(below.depth + 1, below.aliases + (node.alias is not None), below.nodes + 1)
+
+
+def _refuse(code: ErrorCode, what: str, requested: int, limit: int) -> None:
+    if requested > limit:
+        raise too_much(code, what, requested, limit)
 
 
 def _refuse_shape(shape: Shape, limits: Limits) -> None:
-    for code, what, requested, limit in (
-        (ErrorCode.TOO_DEEP, "levels of fields", shape.depth, limits.depth),
-        (ErrorCode.TOO_MANY_ALIASES, "aliases", shape.aliases, limits.aliases),
-        (ErrorCode.TOO_MANY_NODES, "fields", shape.nodes, limits.nodes),
-    ):
-        if requested > limit:
-            raise too_much(code, what, requested, limit)
+    _refuse(ErrorCode.TOO_DEEP, "levels of fields", shape.depth, limits.depth)
+    _refuse(ErrorCode.TOO_MANY_ALIASES, "aliases", shape.aliases, limits.aliases)
+    _refuse(ErrorCode.TOO_MANY_NODES, "fields", shape.nodes, limits.nodes)
 
 
 def too_much(code: ErrorCode, what: str, requested: int, limit: int) -> RequestRefused:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
+from starlette.types import Receive
 
 from resolvers.transport.caller import Identity
 from resolvers.transport.errors import ErrorCode, RequestRefused
@@ -60,12 +61,22 @@ async def first_finished(*coroutines: Coroutine[Any, Any, None]) -> None:
         task.result()
 
 
-async def ended(tasks: list[asyncio.Task[None]]) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Returns when the HTTP client has left; to be called once its body was read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Cancels these tasks and waits until each has cleaned up, even when we are cancelled meanwhile."""
-    for task in tasks:
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
         task.cancel()
-    if tasks:
-        await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
+    if pending:
+        await asyncio.shield(asyncio.gather(*pending, return_exceptions=True))
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()  # seen: asyncio must not report it as never retrieved
 
 
 async def until_invalid(identity: Identity, poll_seconds: float) -> None:

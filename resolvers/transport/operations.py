@@ -28,7 +28,7 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from resolvers.transport.errors import ErrorCode, RequestRefused
-from resolvers.transport.limits import CostModel, Limits, check_shape, too_much
+from resolvers.transport.limits import CostModel, Limits, check_shape
 
 _TOO_NESTED: Final = "Document is nested too deeply. Parsing aborted."
 _ABORTED: Final = "Parsing aborted."
@@ -105,7 +105,7 @@ class DocumentCache:
         rules = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
         if not self.introspection:
             rules = (*rules, NoSchemaIntrospectionCustomRule)
-        errors = validate(self.schema, tree, rules, max_errors=20)
+        errors = validate(self.schema, tree, rules, max_errors=20, hide_suggestions=not self.introspection)
         if errors:
             raise RequestRefused.of(ErrorCode.GRAPHQL_VALIDATION_FAILED, errors)
         operations: dict[str | None, Operation] = {}

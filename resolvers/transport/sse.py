@@ -16,7 +16,7 @@ from starlette.types import Receive, Send
 from resolvers.transport.answers import Answer, refused_answer
 from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
 from resolvers.transport.execution import Engine, Ready
-from resolvers.transport.lives import Tally, first_finished, until_invalid
+from resolvers.transport.lives import Tally, disconnected, first_finished, until_invalid
 
 _COMPLETE: Final = b"event: complete\ndata: \n\n"
 _PING: Final = b":\n\n"
@@ -39,7 +39,7 @@ class EventStreams:
             await _begin(send, ready.caller.request_id)
             await first_finished(
                 self._pump(ready, send),
-                _disconnected(receive),
+                disconnected(receive),
                 self._expiry(ready, send),
                 self._pings(send),
                 self._stopping(),
@@ -94,8 +94,3 @@ async def _next(send: Send, answer: Answer) -> None:
 
 async def _chunk(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

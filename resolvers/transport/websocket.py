@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -82,10 +82,9 @@ class SocketEndpoint:
         try:
             await self._serve(websocket)
         except SocketClosed as closed:
-            await websocket.close(closed.code, closed.reason)
+            await _close(websocket, closed)
         except RequestRefused as refused:
-            reason = SocketClosed(_CLOSE_CODES.get(refused.code, 4400), str(refused))
-            await websocket.close(reason.code, reason.reason)
+            await _close(websocket, SocketClosed(_CLOSE_CODES.get(refused.code, 4400), str(refused)))
         except WebSocketDisconnect:
             return
 
@@ -206,6 +205,10 @@ class Socket:
         task.add_done_callback(self._tasks.discard)
 
     async def _operate(self, operation_id: str, payload: object, identity: Identity, caller: Caller) -> None:
+        with suppress(WebSocketDisconnect):
+            await self._told(operation_id, payload, identity, caller)
+
+    async def _told(self, operation_id: str, payload: object, identity: Identity, caller: Caller) -> None:
         prefix = '{"id":' + json.dumps(operation_id) + ',"type":"next","payload":'
         try:
             ready = await self._engine.prepare(request_of(payload), identity, caller)
@@ -215,7 +218,7 @@ class Socket:
             self._forget(operation_id)
             await self._send({"id": operation_id, "type": "complete"})
         except WebSocketDisconnect:
-            return
+            raise
         except Exception as error:  # noqa: BLE001 - an operation's failure of any kind ends that operation, masked
             self._forget(operation_id)
             await self._refuse(operation_id, refusal(error, caller.request_id), caller)
@@ -271,6 +274,11 @@ class Socket:
 
     async def _send(self, message: Mapping[str, Any]) -> None:
         await self._websocket.send_text(json.dumps(message, separators=(",", ":")))
+
+
+async def _close(websocket: WebSocket, closed: SocketClosed) -> None:
+    with suppress(WebSocketDisconnect, RuntimeError):  # the client may have closed in the same moment
+        await websocket.close(closed.code, closed.reason)
 
 
 def _operation_id(message: Mapping[str, Any]) -> str:

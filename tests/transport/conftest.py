@@ -75,10 +75,20 @@ def serve() -> Iterator[Serve]:
         stop()
 
 
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[Server]:
+    """One server with default settings for all tests of this process."""
+    server, stop = _started(TransportSettings(), {})
+    yield server
+    stop()
+
+
 @pytest.fixture
-def server(serve: Serve) -> Server:
-    """A server with default settings."""
-    return serve()
+def server(shared_server: Server) -> Server:
+    """A server with default settings that remembers nothing of the test before."""
+    for thing in (shared_server.room, shared_server.desk):
+        vars(thing).update(vars(type(thing)()))
+    return shared_server
 
 
 def _started(settings: TransportSettings, schema_options: dict[str, Any]) -> tuple[Server, Callable[[], None]]:

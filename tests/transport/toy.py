@@ -1,11 +1,13 @@
 """A small strawberry schema with everything the transport has to carry: nested lists, a mutation, subscriptions, a slow
-field, failing fields. It knows nothing of the cloud; the transport serves any schema."""
+field, failing fields. It knows nothing of the cloud; the transport serves any schema.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import strawberry
@@ -138,10 +140,7 @@ class Query:
 
     @strawberry.field
     def broken(self) -> str | None:
-        try:
-            raise KeyError("hunter2")
-        except KeyError as error:
-            raise RuntimeError("secret: hunter2") from error
+        raise RuntimeError("secret: hunter2") from KeyError("the cause")
 
     @strawberry.field
     def refused(self) -> str | None:
@@ -195,7 +194,7 @@ class Mutation:
 @strawberry.type
 class Subscription:
     @strawberry.subscription
-    async def count(self, info: Info[Context, None], to: int, after: int = 0) -> AsyncGenerator[int, None]:
+    async def count(self, to: int, after: int = 0) -> AsyncGenerator[int, None]:
         for each in range(after + 1, to + 1):
             yield each
 
@@ -215,21 +214,21 @@ class Subscription:
         raise RuntimeError("secret: hunter2")
 
     @strawberry.subscription
-    async def serials(self, info: Info[Context, None]) -> AsyncGenerator[Server, None]:
+    async def serials(self) -> AsyncGenerator[Server, None]:
         for _ in range(3):
             yield Server(name="x")
 
     @strawberry.subscription
     async def closed(self) -> AsyncGenerator[int, None]:
-        raise Refusal("there is no such server")
+        if datetime.now(UTC).year:  # always; the function must be a generator
+            raise Refusal("there is no such server")
         yield 1
 
     @strawberry.subscription
-    async def ticks(self, info: Info[Context, None], gated: bool = True) -> AsyncIterator[int]:
+    async def ticks(self, info: Info[Context, None]) -> AsyncIterator[int]:
         room = room_of(info)
         yield 1
-        if gated:
-            await room.gate.wait()
+        await room.gate.wait()
         yield 2
 
 
