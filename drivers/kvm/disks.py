@@ -69,7 +69,10 @@ def detach(link: Link, domain: Any, volume_id: UUID, deadline: Deadline) -> None
     while not is_gone():
         # A guest that is starting may not have heard it, and one that has says so with an error: the look decides.
         found(lambda: domain.detachDeviceAlias(alias, _LIVE), "OPERATION_FAILED", "OPERATION_INVALID", "DEVICE_MISSING")
-        if not link.wait_until(is_gone, Deadline(min(_ASK_AGAIN_SECONDS, deadline.remaining))) and not deadline.remaining:
+        if (
+            not link.wait_until(is_gone, Deadline(min(_ASK_AGAIN_SECONDS, deadline.remaining)))
+            and not deadline.remaining
+        ):
             raise Transient(f"the guest did not let go of volume {volume_id}")
     if volume_id in dict(_definitions(domain))[_CONFIG]:
         found(lambda: domain.detachDeviceAlias(alias, _CONFIG), "DEVICE_MISSING")

@@ -49,7 +49,9 @@ def blocks(values: dict[str, Any]) -> dict[str, str]:
 
 def on_network(connection: Any, name: str) -> list[Any]:
     """The domains with an interface on that network."""
-    return [domain for domain, each in _definitions(connection) if name in strings(each, ".//interface/source/@network")]
+    return [
+        domain for domain, each in _definitions(connection) if name in strings(each, ".//interface/source/@network")
+    ]
 
 
 def with_filter(connection: Any, name: str) -> list[Any]:

@@ -17,7 +17,7 @@ from drivers.api import Deadline, PortSpec, Refused
 from drivers.kvm import holders, names, xml
 from drivers.kvm.errors import found
 from drivers.kvm.xml import Element
-from drivers.kvm.xml.network import Lease, leases_in, ranges_in
+from drivers.kvm.xml.network import Lease, lease_range_in, leases_in, ranges_in
 from drivers.kvm.xml.nwfilter import PortRecord, record_in
 
 _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
@@ -83,18 +83,12 @@ def _define(connection: Any, wanted: Element) -> None:
 
 def _lease(spec: PortSpec, live: Element) -> Lease | None:
     """The lease of the port: its first address in the range that has leases."""
-    place = _dhcp_range(live)
+    place = lease_range_in(live)
     if place is None:
         return None
     address = next((each for each in spec.addresses if ip_address(each) in place[1]), None)
     hostname = spec.hostname if spec.hostname and _HOSTNAME.fullmatch(spec.hostname) else None
     return Lease(spec.mac.lower(), address, hostname) if address else None
-
-
-def _dhcp_range(live: Element) -> tuple[int, Any] | None:
-    """The ``ip`` element with leases, by its place, and its range."""
-    elements = live.findall("ip")
-    return next(((at, taken) for at, taken in ranges_in(live) if elements[at].find("dhcp") is not None), None)
 
 
 def _check_addresses(spec: PortSpec, live: Element, others: list[Lease]) -> None:
@@ -109,7 +103,7 @@ def _check_addresses(spec: PortSpec, live: Element, others: list[Lease]) -> None
 
 def _change_leases(network: Any, live: Element, old: list[Lease], new: Lease | None) -> None:
     """Bring the leases of one port from old to new; nothing is sent when they are the same."""
-    place = _dhcp_range(live)
+    place = lease_range_in(live)
     if place is None:
         return
     flags = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG

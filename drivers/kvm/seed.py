@@ -26,9 +26,7 @@ def iso(seed: Seed) -> bytes:
     for number, (name, content) in enumerate(sorted(seed.files.items())):
         if not _NAME.fullmatch(name):
             raise Refused(f"first-boot data cannot have a file named {name!r}")
-        image.add_fp(
-            io.BytesIO(content), len(content), f"/F{number:07d}.;1", rr_name=name, joliet_path=f"/{name}"
-        )
+        image.add_fp(io.BytesIO(content), len(content), f"/F{number:07d}.;1", rr_name=name, joliet_path=f"/{name}")
     out = io.BytesIO()
     image.write_fp(out)
     image.close()

@@ -76,5 +76,9 @@ def _push(link: Link, holder: Holder, path: str, deadline: Deadline) -> None:
             holder.domain.abortJob()
         raise Transient("the deadline passed while the running machine's disk was copied")
     stats = found(lambda: holder.domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED), "OPERATION_INVALID")
-    if not stats or stats.get("operation") != libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP or not stats.get("success", False):
+    if (
+        not stats
+        or stats.get("operation") != libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP
+        or not stats.get("success", False)
+    ):
         raise Transient("the copy of a running machine's disk did not come to its end")

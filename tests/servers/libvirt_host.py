@@ -1,9 +1,9 @@
 """A hypervisor host of its own for tests: libvirtd, virtlogd and QEMU in private namespaces of this machine.
 
 Mount, network, PID, UTS and IPC namespaces keep hosts apart from each other and from the machine, so that any number
-may run at once; only ``uri`` (a UNIX socket) is reachable from outside. Process 1 inside is
-``libvirt_host_init.py``: it reaps, and ends the host with everything in it when this Python goes away for whatever
-reason. Needs root, libvirtd, virtlogd, QEMU and dnsmasq. Starting takes under a second.
+may run at once; only ``uri`` (a UNIX socket) is reachable from outside. Process 1 inside is ``libvirt_host_init.py``:
+it reaps, and ends the host with everything in it when this Python goes away for whatever reason. Needs root,
+libvirtd, virtlogd, QEMU and dnsmasq. Starting takes under a second.
 """
 
 from __future__ import annotations

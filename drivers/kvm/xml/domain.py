@@ -93,9 +93,8 @@ def metadata(name: str, marks: Mapping[str, str]) -> Element:
 
 
 def name_in(element: Element) -> str | None:
-    """The machine's name in a domain's XML or in our metadata element alone."""
-    path = f"(self::*|.//*)[local-name()='machine' and namespace-uri()='{NAMESPACE}']/*[local-name()='name']/text()"
-    return next(iter(strings(element, path)), None)
+    """The machine's name in our metadata element, which libvirt hands out without its namespace."""
+    return next(iter(strings(element, "*[local-name()='name']/text()")), None)
 
 
 def with_changes(element: Element, spec: MachineSpec) -> Element | None:
@@ -124,7 +123,7 @@ def with_changes(element: Element, spec: MachineSpec) -> Element | None:
 
 
 def _canonical(element: Element) -> str:
-    return etree.tostring(element, method="c14n2", strip_text=True, rewrite_prefixes=True).decode()
+    return etree.tostring(element, method="c14n2", strip_text=True).decode()
 
 
 def _boot(plan: DomainPlan) -> Element:
@@ -144,7 +143,9 @@ def _features(*, kvm: bool) -> Element:
 
 
 def _devices(plan: DomainPlan) -> Element:
-    devices = E.devices(*(disk(each, plan.options.disk_cache, 1 if at == 0 else None) for at, each in enumerate(plan.disks)))
+    devices = E.devices(
+        *(disk(each, plan.options.disk_cache, 1 if at == 0 else None) for at, each in enumerate(plan.disks))
+    )
     if plan.seed_path is not None:
         devices.append(E.controller(type="scsi", index="0", model="virtio-scsi"))
         devices.append(_seed(plan.seed_path))

@@ -46,10 +46,15 @@ def network(spec: NetworkSpec, leases: Sequence[Lease] = ()) -> Element:
     element.append(E.bridge(name=names.bridge(spec.id), stp="off", delay="0"))
     element.append(E.mtu(size=str(spec.mtu)))
     element.append(E.dns(enable="no"))
-    element.extend(_ip(each, leases) for each in spec.subnets if bridge_address(each) is not None)
+    present = [each for each in spec.subnets if bridge_address(each) is not None]
+    element.extend(_ip(each, leases) for each in present)
     element.append(E.portgroup(name=f"spec-{digest(spec)}"))
+    # libvirt forgets a range with leases as long as it has none, so its place is written down
+    element.extend(E.portgroup(name=f"leases-{at}") for at, each in enumerate(present) if each.dhcp)
     element.extend(E.portgroup(name=f"subnet-{each.id}") for each in spec.subnets)
-    if servers := [dns for each in spec.subnets if each.dhcp for dns in each.dns_servers if ip_address(dns).version == 4]:
+    if servers := [
+        dns for each in spec.subnets if each.dhcp for dns in each.dns_servers if ip_address(dns).version == 4
+    ]:
         option = f"dhcp-option=option:dns-server,{','.join(servers)}"
         element.append(_D.options(_D.option(value=option)))
     return element
@@ -95,6 +100,12 @@ def leases_in(element: Element) -> list[Lease]:
     return [Lease(each.get("mac", ""), each.get("ip", ""), each.get("name")) for each in hosts]
 
 
+def lease_range_in(element: Element) -> tuple[int, Range] | None:
+    """The range with leases, and its place among the ``ip`` elements."""
+    found = strings(element, "portgroup[starts-with(@name, 'leases-')]/@name")
+    return ranges_in(element)[int(found[0].removeprefix("leases-"))] if found else None
+
+
 def ranges_in(element: Element) -> list[tuple[int, Range]]:
     """The ranges of a network in which the host has an address, each with its place among the ``ip`` elements."""
     found: list[tuple[int, Range]] = []
@@ -137,7 +148,8 @@ def _check_dhcp(subnet: SubnetSpec, wanted: Range, *, routed: bool) -> None:
         raise Refused(f"subnet {subnet.id}: {wanted} is too small for leases")
     if routed and not subnet.gateway:
         raise Unsupported(
-            Capability.DHCP, "leases without a gateway cannot be served on a network that has a gateway in another subnet"
+            Capability.DHCP,
+            "leases without a gateway cannot be served on a network that has a gateway in another subnet",
         )
 
 
@@ -150,9 +162,7 @@ def _forward(spec: NetworkSpec) -> Element:
 
 def _ip(subnet: SubnetSpec, leases: Sequence[Lease]) -> Element:
     wanted = ip_network(subnet.cidr)
-    element = E.ip(
-        family=f"ipv{wanted.version}", address=str(bridge_address(subnet)), prefix=str(wanted.prefixlen)
-    )
+    element = E.ip(family=f"ipv{wanted.version}", address=str(bridge_address(subnet)), prefix=str(wanted.prefixlen))
     if subnet.dhcp:
         mine = [each for each in leases if IPv4Address(each.address) in wanted]
         element.append(E.dhcp(*(dhcp_host(each) for each in mine)))
