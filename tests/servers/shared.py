@@ -7,16 +7,15 @@ the server, and deletes its data, when that process is gone, even if it was kill
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pytest
 
+from tests.servers.counter import locked
 from tests.servers.daemon import Daemon, guard_runs
 
 
@@ -36,14 +35,6 @@ def run_folder(factory: pytest.TempPathFactory) -> Path:
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on that file; other workers and processes wait."""
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
 def shared(folder: Path, kind: str, create: Callable[[], S], attached: Callable[[int, Path, int], S]) -> S:
     """The run's one server of that kind, started now if it is the first time."""
     note = folder / f"{kind}.json"
@@ -56,12 +47,3 @@ def shared(folder: Path, kind: str, create: Callable[[], S], attached: Callable[
         daemon = server.daemon
         note.write_text(json.dumps({"port": server.port, "folder": str(daemon.folder), "guard_pid": daemon.guard_pid}))
         return server
-
-
-def next_number(folder: Path, name: str) -> int:
-    """0, 1, 2 ... counted over all workers of this run."""
-    path = folder / f"{name}.count"
-    with locked(folder / f"{name}.lock"):
-        number = int(path.read_text()) if path.exists() else 0
-        path.write_text(str(number + 1))
-    return number
