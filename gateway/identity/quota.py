@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 import sqlalchemy as sa
+from pydantic import Field
 from sqlmodel import Session, col, select
 
-from gateway.kernel import row
-from gateway.kernel.errors import QuotaExceeded
+from gateway.kernel import noun, row
+from gateway.kernel.access import Subject, within
+from gateway.kernel.command import AnyId, Command, Retryable
+from gateway.kernel.errors import Invalid, NotFound, QuotaExceeded
+from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
 
 
@@ -72,10 +76,48 @@ class Quota(Row, table=True):
     __table_args__ = (sa.UniqueConstraint("tenant_id", "resource"), sa.CheckConstraint("used >= 0", "used"))
 
 
+NOUN = register(Noun("quota", Quota, lambda subject: within(col(Quota.tenant_id), subject)))
+
+
+class QuotaLimit(Command):
+    """A limit of one resource."""
+
+    resource: Resource = Field(description="What is limited.")
+    limit: int = Field(ge=-1, le=2**31 - 1, description="How much the tenant may have; -1 for any amount.")
+
+
+class QuotaSet(Retryable):
+    """New limits of a tenant; resources that are not named keep theirs."""
+
+    tenant_id: AnyId = Field(description="The tenant.")
+    limits: list[QuotaLimit] = Field(
+        min_length=1, max_length=len(Resource), description="The new limits, each resource at most once."
+    )
+
+
 def open_account(session: Session, tenant_id: int) -> None:
-    """Give a new tenant its default limits."""
-    session.add_all(Quota(tenant_id=tenant_id, resource=each, limit=limit) for each, limit in DEFAULTS.items())
+    """Give a tenant the default limit of every resource that it has none of."""
+    open_already = left(session, tenant_id)
+    session.add_all(
+        Quota(tenant_id=tenant_id, resource=each, limit=limit)
+        for each, limit in DEFAULTS.items()
+        if each not in open_already
+    )
     session.flush()
+
+
+def change(session: Session, subject: Subject, command: QuotaSet) -> list[Quota]:
+    """Set limits, also below what is used: nothing is taken away, but nothing more is given. Raises NotFound, Invalid."""
+    tenant = noun.BY_PREFIX["tenant"].get(session, subject, command.tenant_id, "tenantId")
+    wanted = {each.resource: each.limit for each in command.limits}
+    if len(wanted) < len(command.limits):
+        raise Invalid("A resource is named twice.", path=("limits",))
+    open_account(session, tenant.id)
+    quotas = left(session, tenant.id)
+    for resource, limit in wanted.items():
+        quotas[resource].limit = limit
+    session.flush()
+    return sorted(quotas.values(), key=lambda each: each.id)
 
 
 def take(session: Session, tenant_id: int, amounts: Mapping[Resource, int]) -> None:
@@ -85,18 +127,22 @@ def take(session: Session, tenant_id: int, amounts: Mapping[Resource, int]) -> N
         amount = amounts[resource]
         if amount == 0:
             continue
-        taken = session.execute(
-            sa.update(Quota)
-            .where(
-                col(Quota.tenant_id) == tenant_id,
-                col(Quota.resource) == resource,
-                sa.or_(col(Quota.limit) < 0, col(Quota.used) + amount <= col(Quota.limit)),
-            )
-            .values(used=col(Quota.used) + amount)
-            .execution_options(synchronize_session=False)
-        )
-        if not getattr(taken, "rowcount", 0):
+        if not _taken(session, tenant_id, resource, amount):
             raise _exceeded(session, tenant_id, resource, amount)
+
+
+def _taken(session: Session, tenant_id: int, resource: Resource, amount: int) -> bool:
+    taken = session.execute(
+        sa.update(Quota)
+        .where(
+            col(Quota.tenant_id) == tenant_id,
+            col(Quota.resource) == resource,
+            sa.or_(col(Quota.limit) < 0, col(Quota.used) + amount <= col(Quota.limit)),
+        )
+        .values(used=col(Quota.used) + amount)
+        .execution_options(synchronize_session=False)
+    )
+    return bool(getattr(taken, "rowcount", 0))
 
 
 def give(session: Session, tenant_id: int, amounts: Mapping[Resource, int]) -> None:
@@ -116,8 +162,10 @@ def left(session: Session, tenant_id: int) -> dict[Resource, Quota]:
     return {each.resource: each for each in session.exec(select(Quota).where(Quota.tenant_id == tenant_id))}
 
 
-def _exceeded(session: Session, tenant_id: int, resource: Resource, requested: int) -> QuotaExceeded:
-    found = session.exec(select(Quota).where(Quota.tenant_id == tenant_id, Quota.resource == resource)).one()
+def _exceeded(session: Session, tenant_id: int, resource: Resource, requested: int) -> QuotaExceeded | NotFound:
+    found = session.exec(select(Quota).where(Quota.tenant_id == tenant_id, Quota.resource == resource)).first()
+    if found is None:
+        return NotFound("There is no such tenant.", path=("tenantId",))
     return QuotaExceeded(
         f"The tenant may have {found.limit} {resource.value}, has {found.used}, and this asks for {requested} more.",
         resource=resource.value,

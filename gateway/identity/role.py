@@ -1,11 +1,16 @@
-"""Memberships: who holds which role in which tenant. At most one role a user and tenant."""
+"""Memberships: who holds which role in which tenant. At most one role a user and tenant; gone when either goes.
+
+Everybody in a tenant sees all its memberships. Not here: giving and taking them (:mod:`gateway.identity.member`).
+"""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlmodel import Session, col, select
 
 from gateway.kernel import row
-from gateway.kernel.access import Role
+from gateway.kernel.access import Role, Subject, within
+from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
 
 
@@ -19,3 +24,17 @@ class Membership(Row, table=True):
     role: Role = row.enum(Role)
 
     __table_args__ = (sa.UniqueConstraint("user_id", "tenant_id"),)
+
+
+NOUN = register(Noun("membership", Membership, lambda subject: within(col(Membership.tenant_id), subject)))
+
+
+def roles_of(session: Session, user_id: int) -> dict[int, Role]:
+    """A user's role by tenant key."""
+    statement = select(Membership.tenant_id, Membership.role).where(Membership.user_id == user_id)
+    return {tenant_id: Role(held) for tenant_id, held in session.exec(statement)}
+
+
+def fellows(subject: Subject) -> sa.Select[int]:
+    """The keys of all users who share a tenant with the subject."""
+    return sa.select(col(Membership.user_id)).where(col(Membership.tenant_id).in_(sorted(subject.roles)))

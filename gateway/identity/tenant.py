@@ -44,7 +44,9 @@ class Tenant(Row, table=True):
     )  # fmt: skip
 
 
-NOUN = register(Noun("tenant", Tenant, lambda subject: within(col(Tenant.id), subject) & col(Tenant.deleted_at).is_(None)))
+NOUN = register(
+    Noun("tenant", Tenant, lambda subject: within(col(Tenant.id), subject) & col(Tenant.deleted_at).is_(None))
+)
 
 ORDERS: dict[str, Any] = {"NAME": col(Tenant.name), "UPDATED_AT": col(Tenant.updated_at)}
 

@@ -98,6 +98,12 @@ def person(subject: Subject) -> None:
         raise Forbidden("An API key may not do this; sign in with a password.")
 
 
+def operator(subject: Subject) -> None:
+    """Refuse everybody but an operator of the cloud. Raises Forbidden."""
+    if not subject.admin:
+        raise Forbidden("Only an operator of the cloud may do this.", required="ADMIN")
+
+
 def hashed(db: Database, subject: Subject, command: UserCreate) -> str:
     """The new password's hash, made outside any transaction. Raises Invalid, RateLimited, Forbidden."""
     person(subject)

@@ -17,7 +17,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import declared_attr
+from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Field, SQLModel
 
 from gateway.kernel.errors import StaleVersion
@@ -76,6 +78,29 @@ def json(**options: Any) -> Any:
 def big(**options: Any) -> Any:
     """A 64-bit integer column."""
     return Field(sa_type=sa.BigInteger, **options)
+
+
+class json_has(FunctionElement[bool]):  # noqa: N801 - reads as the SQL function it stands for
+    """Whether a JSON array column holds a text: ``json_has(column, text)``."""
+
+    inherit_cache = True
+    type = sa.Boolean()
+
+    def __init__(self, column: Any, text: str) -> None:
+        super().__init__(column, sa.literal(text, sa.Text))
+
+
+@compiles(json_has, "postgresql")
+def _postgresql_has(element: Any, compiler: Any, **options: Any) -> str:
+    column, text = element.clauses
+    return f"({compiler.process(column, **options)} @> jsonb_build_array({compiler.process(text, **options)}::text))"
+
+
+@compiles(json_has)
+def _sqlite_has(element: Any, compiler: Any, **options: Any) -> str:
+    column, text = element.clauses
+    inner, value = compiler.process(column, **options), compiler.process(text, **options)
+    return f"EXISTS (SELECT 1 FROM json_each({inner}) WHERE json_each.value = {value})"
 
 
 def canonical_ip(text: str) -> str:

@@ -1,0 +1,95 @@
+"""Who asks, as the caller sees it: ``viewer``. Not a noun: it has no id, and it is never anybody else."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Optional
+
+import strawberry
+from strawberry.types import Info
+
+from gateway.identity import api_key, role, session, user
+from gateway.kernel.access import Need, Subject
+from gateway.kernel.noun import Noun
+from resolvers.kernel import graph
+from resolvers.kernel.context import Context
+from resolvers.kernel.roots import query
+
+
+_SESSION = graph.lazy(session.NOUN)
+_API_KEY = graph.lazy(api_key.NOUN)
+
+
+async def _own(info: Info, noun: Noun[Any], key: int | None) -> Any:
+    context: Context = info.context
+    return graph.wrap(await context.one(noun, key))
+
+
+async def _user(root: Any, info: Info) -> Any:
+    return await _own(info, user.NOUN, root.subject.user_id)
+
+
+async def _session(root: Any, info: Info) -> Any:
+    return await _own(info, session.NOUN, root.subject.session_id)
+
+
+async def _api_key(root: Any, info: Info) -> Any:
+    return await _own(info, api_key.NOUN, root.subject.api_key_id)
+
+
+async def _memberships(root: Any, info: Info) -> Any:
+    context: Context = info.context
+    return [graph.wrap(row) for row in await context.many(role.NOUN, "user_id", root.subject.user_id)]
+
+
+async def _sessions(root: Any, info: Info) -> Any:
+    context: Context = info.context
+    if root.subject.api_key_id is not None:
+        return []
+    return [graph.wrap(row) for row in await context.read(lambda db: session.alive(db, root.subject.user_id))]
+
+
+async def _api_keys(root: Any, info: Info) -> Any:
+    context: Context = info.context
+    return [graph.wrap(row) for row in await context.many(api_key.NOUN, "user_id", root.subject.user_id)]
+
+
+async def _expires_at(root: Any, info: Info) -> datetime | None:
+    context: Context = info.context
+    by_key = root.subject.api_key_id is not None
+    noun, key = (api_key.NOUN, root.subject.api_key_id) if by_key else (session.NOUN, root.subject.session_id)
+    found = await context.one(noun, key)
+    return found.expires_at if found is not None else None
+
+
+def _field(resolve: Any, shown: Any, description: str) -> Any:
+    return strawberry.field(resolver=resolve, graphql_type=shown, description=description)
+
+
+@strawberry.type(description="Who you are to the cloud.")
+class Viewer:
+    """The caller."""
+
+    subject: strawberry.Private[Subject]
+
+    user = _field(_user, Optional[graph.lazy(user.NOUN)], "You.")
+    session = _field(_session, Optional[_SESSION], "This session; null with an API key.")
+    api_key = _field(_api_key, Optional[_API_KEY], "The API key in use; null in a session.")
+    memberships = _field(
+        _memberships, list[graph.lazy(role.NOUN)], "Your roles; with an API key, the one in the key's tenant."
+    )
+    sessions = _field(_sessions, list[_SESSION], "Your sessions that are neither over nor revoked.")
+    api_keys = _field(_api_keys, list[_API_KEY], "Your API keys, revoked ones too.")
+    expires_at = _field(_expires_at, Optional[datetime], "When the token in use ends; null for never.")
+
+    @strawberry.field(description="Whether you operate the whole cloud by this token; an API key never does.")
+    def admin(self) -> bool:
+        """As recognised."""
+        return self.subject.admin
+
+
+@query(Need.PUBLIC, "Who you are; null without a token.", shown_as=Optional[Viewer])
+async def viewer(info: Info) -> Any:
+    """The caller, if anybody is known."""
+    context: Context = info.context
+    return Viewer(subject=context.subject) if context.subject.signed_in else None
