@@ -12,9 +12,6 @@ is hashed once when it is finished, so no hash state has to survive anything. Wh
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,58 +20,45 @@ from typing import Final, Self
 from uuid import UUID
 
 from gateway.image.formats import MIB, TIB, ImageFormat
+from gateway.image.upload import (
+    CHUNK_BYTES,
+    FULL_ERRORS,
+    AlreadyStored,
+    Digest,
+    NotStored,
+    RangeRefused,
+    StoreFull,
+    StoreProblem,
+    Upload,
+    UploadBusy,
+    UploadTooLarge,
+    WrongOffset,
+    converting_full,
+    file_sha256,
+    locked,
+    sync,
+)
 
-CHUNK_BYTES: Final = MIB
+__all__ = [
+    "AlreadyStored",
+    "Candidate",
+    "Content",
+    "Digest",
+    "Entry",
+    "ImageStore",
+    "NotStored",
+    "RangeRefused",
+    "StoreFull",
+    "StoreProblem",
+    "Stored",
+    "Upload",
+    "UploadBusy",
+    "UploadTooLarge",
+    "WrongOffset",
+]
+
 UPLOAD_SUFFIX: Final = "upload"
-_SPACE_CHECK_BYTES: Final = 64 * MIB
-_ZEROS: Final = bytes(CHUNK_BYTES)
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORMATS: Final = {one.suffix: one for one in ImageFormat}
-
-
-class StoreProblem(Exception):  # noqa: N818 - the root of the store's answers, caught but never raised
-    """What the store may answer instead of doing what it was asked."""
-
-
-class StoreFull(StoreProblem):
-    """There is no room. The upload is as long as it was before this append."""
-
-
-class UploadTooLarge(StoreProblem):
-    """More bytes than allowed were sent. ``max_size_bytes`` is the limit."""
-
-    def __init__(self, max_size_bytes: int) -> None:
-        super().__init__(f"an image file may have at most {max_size_bytes} bytes")
-        self.max_size_bytes = max_size_bytes
-
-
-class UploadBusy(StoreProblem):
-    """Another request is writing this upload, or finishing it, just now."""
-
-
-class WrongOffset(StoreProblem):
-    """An append did not begin where the upload ends. ``current`` is the offset, in bytes, it has to begin at."""
-
-    def __init__(self, asked: int, current: int) -> None:
-        super().__init__(f"the upload continues at byte {current}, not {asked}")
-        self.asked = asked
-        self.current = current
-
-
-class NotStored(StoreProblem):
-    """There is no such file."""
-
-
-class AlreadyStored(StoreProblem):
-    """The image has a finished file of this format, which nothing may replace."""
-
-
-class RangeRefused(StoreProblem):
-    """The range does not lie within the file. ``size_bytes`` is the file's size."""
-
-    def __init__(self, size_bytes: int) -> None:
-        super().__init__(f"the range does not lie within the file's {size_bytes} bytes")
-        self.size_bytes = size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +79,37 @@ class Entry:
     path: Path
     size_bytes: int
     modified_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An upload that is about to become an image's file; nobody writes it meanwhile."""
+
+    store: ImageStore
+    uid: UUID
+    path: Path
+    descriptor: int
+
+    def sha256(self, known: Digest | None = None) -> str:
+        """Lower-case SHA-256; ``known`` spares reading the file if it is of this very file, unchanged."""
+        if known is not None and known == Digest.of(self.descriptor, known.sha256):
+            return known.sha256
+        return file_sha256(self.descriptor)
+
+    def publish(self, image_format: ImageFormat, sha256: str | None = None) -> Stored:
+        """Give the upload the name of the image's file of this format, at once and for good.
+
+        Raises:
+            AlreadyStored: there is such a file.
+        """
+        target = self.store.path(self.uid, image_format)
+        if target.exists():
+            raise AlreadyStored(f"{self.uid} has a {image_format} file already")
+        sha256 = sha256 or file_sha256(self.descriptor)
+        os.fsync(self.descriptor)
+        self.path.replace(target)
+        sync(self.store.root)
+        return Stored(target, os.fstat(self.descriptor).st_size, sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +153,10 @@ class ImageStore:
             WrongOffset, UploadBusy, StoreFull, UploadTooLarge.
         """
         limit = self.max_size_bytes if max_size_bytes is None else min(self.max_size_bytes, max_size_bytes)
-        with _space(), _locked(self.upload_path(uid), create=True) as descriptor:
-            upload = Upload(self, descriptor, self.upload_path(uid), limit)
+        with converting_full(), locked(self.upload_path(uid), create=True) as descriptor:
+            upload = Upload(
+                descriptor, self.upload_path(uid), max_size_bytes=limit, keep_free_bytes=self.keep_free_bytes
+            )
             try:
                 try:
                     upload.begin(offset, expected_bytes)
@@ -147,7 +164,7 @@ class ImageStore:
                 finally:
                     upload.settle()
             except (StoreProblem, OSError) as error:
-                if isinstance(error, StoreProblem) or error.errno in _FULL:
+                if isinstance(error, StoreProblem) or error.errno in FULL_ERRORS:
                     upload.take_back()
                 raise
 
@@ -163,32 +180,29 @@ class ImageStore:
                 upload.write(chunk)
             return upload.size_bytes
 
-    def finish(self, uid: UUID, image_format: ImageFormat, *, sha256: str | None = None) -> Stored:
-        """Turn the upload into the image's file of this format, at once and for good. Doing it twice equals once.
-
-        ``sha256`` spares reading the file if :attr:`Upload.sha256` told it.
+    @contextlib.contextmanager
+    def finishing(self, uid: UUID) -> Iterator[Candidate]:
+        """The upload, locked, so that what is judged is what gets published.
 
         Raises:
-            NotStored: there is neither an upload nor a finished file.
-            UploadBusy: the upload is still being written.
-            AlreadyStored: there are both.
+            NotStored: there is no upload.
+            UploadBusy: it is still being written.
         """
-        upload, target = self.upload_path(uid), self.path(uid, image_format)
-        with contextlib.suppress(FileNotFoundError), _locked(upload, create=False) as descriptor:
-            if target.exists():
-                raise AlreadyStored(f"{uid} has a {image_format} file already")
-            sha256 = sha256 or _sha256(descriptor)
-            os.fsync(descriptor)
-            upload.replace(target)
-            self._sync()
+        path = self.upload_path(uid)
         try:
-            descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with locked(path, create=False) as descriptor:
+                yield Candidate(self, uid, path, descriptor)
         except FileNotFoundError:
             raise NotStored(f"nothing was uploaded for {uid}") from None
-        try:
-            return Stored(target, os.fstat(descriptor).st_size, sha256 or _sha256(descriptor))
-        finally:
-            os.close(descriptor)
+
+    def finish(self, uid: UUID, image_format: ImageFormat) -> Stored:
+        """Turn the upload into the image's file of this format without judging it. Errors as :meth:`finishing`."""
+        with self.finishing(uid) as candidate:
+            return candidate.publish(image_format)
+
+    def stored(self, uid: UUID) -> list[ImageFormat]:
+        """In which formats the image has a finished file."""
+        return [one for one in ImageFormat if self.path(uid, one).exists()]
 
     def open_range(self, uid: UUID, image_format: ImageFormat, start: int = 0, end: int | None = None) -> Content:
         """The bytes from ``start`` up to, not including, ``end`` (None: the file's end) of a finished file.
@@ -207,6 +221,13 @@ class ImageStore:
             raise RangeRefused(size_bytes)
         return Content(descriptor, size_bytes, start, end)
 
+    def abandon(self, uid: UUID) -> bool:
+        """Remove the upload, not what was finished before; False if there was none."""
+        removed = _unlink(self.upload_path(uid))
+        if removed:
+            sync(self.root)
+        return removed
+
     def remove(self, uid: UUID, image_format: ImageFormat | None = None) -> int:
         """Remove the file of one format, or all files of the image, its upload too. Answers how many there were."""
         if image_format is not None:
@@ -215,7 +236,7 @@ class ImageStore:
             paths = [self.upload_path(uid), *(self.path(uid, one) for one in ImageFormat)]
         removed = sum(_unlink(path) for path in paths)
         if removed:
-            self._sync()
+            sync(self.root)
         return removed
 
     def entries(self) -> Iterator[Entry]:
@@ -257,101 +278,6 @@ class ImageStore:
         with os.scandir(self.root) as entries:
             yield from [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
 
-    def _sync(self) -> None:
-        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-class Upload:
-    """An upload being written, handed out locked by :meth:`ImageStore.writing`. Not for several threads at once."""
-
-    def __init__(self, store: ImageStore, descriptor: int, path: Path, max_size_bytes: int) -> None:
-        self._store = store
-        self._descriptor = descriptor
-        self._path = path
-        self._max_size_bytes = max_size_bytes
-        self._began_at = os.fstat(descriptor).st_size
-        self._unchecked_bytes = 0
-        self._hash = hashlib.sha256() if self._began_at == 0 else None
-        self._gone = False
-        self.size_bytes = self._began_at
-
-    @property
-    def sha256(self) -> str | None:
-        """Lower-case SHA-256 of all that is there, or None if it did not come in this one piece."""
-        return self._hash.hexdigest() if self._hash else None
-
-    def begin(self, offset: int, expected_bytes: int) -> None:
-        """Check that this append may begin at all."""
-        if offset != self.size_bytes:
-            raise WrongOffset(offset, self.size_bytes)
-        if offset + expected_bytes > self._max_size_bytes:
-            raise UploadTooLarge(self._max_size_bytes)
-        self._look_for(expected_bytes)
-
-    def write(self, chunk: bytes) -> None:
-        """Append ``chunk``, of any length."""
-        if self.size_bytes + len(chunk) > self._max_size_bytes:
-            raise UploadTooLarge(self._max_size_bytes)
-        if len(chunk) <= CHUNK_BYTES:
-            self._write(chunk)
-            return
-        for start in range(0, len(chunk), CHUNK_BYTES):
-            self._write(chunk[start : start + CHUNK_BYTES])
-
-    def head(self, length: int) -> bytes:
-        """The first ``length`` bytes, or as many as there are."""
-        os.ftruncate(self._descriptor, self.size_bytes)  # a hole at the end is not in the file yet
-        return os.pread(self._descriptor, length, 0)
-
-    def restart(self) -> None:
-        """Throw away everything received so far and begin anew."""
-        os.ftruncate(self._descriptor, 0)
-        self._began_at = self.size_bytes = 0
-        self._hash = hashlib.sha256()
-
-    def discard(self) -> None:
-        """Remove the upload altogether; it must not be written afterwards."""
-        self._path.unlink(missing_ok=True)
-        self._gone = True
-
-    def take_back(self) -> None:
-        """Undo this append. An upload that is empty then is removed."""
-        os.ftruncate(self._descriptor, self._began_at)
-        self.size_bytes = self._began_at
-        if self._began_at == 0:
-            self.discard()
-
-    def settle(self) -> None:
-        """Bring what was written to stable storage."""
-        if self._gone:
-            return
-        os.ftruncate(self._descriptor, self.size_bytes)
-        os.fsync(self._descriptor)
-        if self._began_at == 0:
-            self._store._sync()  # noqa: SLF001 - the name of a new file has to be as durable as its content
-
-    def _write(self, piece: bytes) -> None:
-        self._unchecked_bytes += len(piece)
-        if self._unchecked_bytes >= _SPACE_CHECK_BYTES:
-            self._look_for(0)
-        if not _ZEROS.startswith(piece):  # zeros become a hole; settle() sets the length
-            written = 0
-            while written < len(piece):
-                written += os.pwrite(self._descriptor, piece[written:], self.size_bytes + written)
-        self.size_bytes += len(piece)
-        if self._hash:
-            self._hash.update(piece)
-
-    def _look_for(self, needed_bytes: int) -> None:
-        self._unchecked_bytes = 0
-        status = os.fstatvfs(self._descriptor)
-        if status.f_bavail * status.f_frsize - self._store.keep_free_bytes < needed_bytes:
-            raise StoreFull("the store for images is full")
-
 
 class Content:
     """A part of a finished file, to be iterated once; its end, ``close`` or leaving a ``with`` closes the file."""
@@ -381,48 +307,6 @@ class Content:
     def close(self) -> None:
         """Close the file, read or not."""
         self._file.close()
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, create: bool) -> Iterator[int]:
-    """The file's descriptor, with the lock held that only one writer in all processes can hold."""
-    while True:
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UploadBusy("another request is writing this upload") from None
-            if not _is(path, descriptor):
-                continue  # whoever held the lock before us removed or finished the file
-            yield descriptor
-            return
-        finally:
-            os.close(descriptor)
-
-
-def _is(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-@contextlib.contextmanager
-def _space() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StoreFull("the store for images is full") from error
-        raise
-
-
-def _sha256(descriptor: int) -> str:
-    with os.fdopen(os.dup(descriptor), "rb") as file:
-        file.seek(0)
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parse(path: Path) -> tuple[UUID | None, str]:

@@ -53,7 +53,7 @@ def test_upload_in_pieces_over_restarts_becomes_the_file(store: ImageStore, uid:
     assert stored.path == store.path(uid, ImageFormat.RAW)
     assert stored.path.read_bytes() == data
     assert names(store) == [f"{uid}.raw"]
-    assert again.finish(uid, ImageFormat.RAW) == stored
+    assert again.stored(uid) == [ImageFormat.RAW]
 
 
 def test_hash_is_known_at_once_when_the_upload_came_in_one_piece(store: ImageStore, uid: UUID) -> None:
@@ -61,8 +61,16 @@ def test_hash_is_known_at_once_when_the_upload_came_in_one_piece(store: ImageSto
         upload.write(b"one")
         upload.write(b"two")
         assert upload.sha256 == hashlib.sha256(b"onetwo").hexdigest()
+    known = upload.digest
+    assert known is not None
+    with store.finishing(uid) as candidate:
+        assert candidate.sha256(known) == candidate.sha256() == known.sha256 == hashlib.sha256(b"onetwo").hexdigest()
     with store.writing(uid, 6) as upload:
         assert upload.sha256 is None
+        upload.write(b"!")
+    assert upload.digest is None
+    with store.finishing(uid) as candidate:  # what was known is of a file that is no more
+        assert candidate.sha256(known) == hashlib.sha256(b"onetwo!").hexdigest()
 
 
 def test_files_are_the_owners_alone(store: ImageStore, uid: UUID) -> None:
@@ -250,6 +258,8 @@ def test_remove_takes_all_and_twice_equals_once(store: ImageStore, uid: UUID) ->
     store.append(uid, 0, [b"x"])
     store.finish(uid, ImageFormat.RAW)
     store.path(uid, ImageFormat.VMDK).write_bytes(b"variant")
+    store.append(uid, 0, [b"x"])
+    assert (store.abandon(uid), store.abandon(uid)) == (True, False)
     store.append(uid, 0, [b"x"])
     assert store.remove(uid, ImageFormat.VMDK) == 1
     assert store.remove(uid) == 2
