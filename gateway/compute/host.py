@@ -26,9 +26,9 @@ from gateway.kernel import row
 from gateway.kernel.access import Subject
 from gateway.kernel.command import AnyId, Command, KeyValue, Name, Retryable, Versioned, unique_keys
 from gateway.kernel.db import unique
-from gateway.kernel.errors import InUse, StaleVersion
+from gateway.kernel.errors import InUse
 from gateway.kernel.noun import Noun, register
-from gateway.kernel.row import Row
+from gateway.kernel.row import Row, expect
 from gateway.kernel.secretbox import Sealed
 
 
@@ -172,14 +172,6 @@ def update(session: Session, subject: Subject, command: HostUpdate) -> Host:
             setattr(host, name, value)
     _recount(session, host)
     return host
-
-
-def expect(changed: Row, version: int | None) -> None:
-    """Refuse when the caller's version is not the row's. Raises StaleVersion."""
-    if version is not None and changed.version != version:
-        raise StaleVersion(
-            "It was changed since you read it.", path=("expectedVersion",), expected=version, actual=changed.version
-        )
 
 
 def remove(session: Session, subject: Subject, command: HostRemove) -> dict[str, Any]:

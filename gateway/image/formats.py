@@ -19,11 +19,17 @@ class ImageFormat(StrEnum):
     """A format in which an image may be uploaded and kept. The value is what users write and the table stores."""
 
     RAW = "RAW"
+    """The bytes of the disk as they are."""
     QCOW2 = "QCOW2"
+    """QEMU's format."""
     VMDK = "VMDK"
+    """VMware's format, sparse or stream-optimized."""
     VDI = "VDI"
+    """VirtualBox's format."""
     VHDX = "VHDX"
+    """Hyper-V's format."""
     ISO = "ISO"
+    """An optical image."""
 
     @property
     def qemu_name(self) -> str:

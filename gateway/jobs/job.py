@@ -10,6 +10,7 @@ that failed for good) steps out of that queue: it is shown, and retried by comma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -303,6 +304,14 @@ def active(session: Session, resource: str) -> Job | None:
     return session.exec(
         select(Job).where(Job.resource == resource, col(Job.status).in_(LIVE)).order_by(col(Job.id)).limit(1)
     ).first()
+
+
+def active_of(session: Session, resources: Sequence[str]) -> dict[str, Job]:
+    """:func:`active` for many resources at once."""
+    found = session.exec(
+        select(Job).where(col(Job.resource).in_(resources), col(Job.status).in_(LIVE)).order_by(col(Job.id).desc())
+    )
+    return {job.resource: job for job in found if job.resource is not None}
 
 
 class JobCancel(Retryable):

@@ -100,6 +100,15 @@ class Database:
                 time.sleep(min(0.001 * 2**attempt, 0.25))
         raise AssertionError("unreachable")
 
+    def rehearse(self, work: Callable[[Session], T]) -> T:
+        """Run ``work`` as :meth:`run` would, answer what it found, and take everything back."""
+        with self._writers, Session(self._write, expire_on_commit=False, info=dict(self._info)) as session:
+            session.info["after_commit"] = []
+            try:
+                return work(session)
+            finally:
+                session.rollback()
+
     def close(self) -> None:
         """Drop all connections."""
         self._read.dispose()

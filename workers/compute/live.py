@@ -1,0 +1,51 @@
+"""Readings straight from a hypervisor, for the few fields that are not kept: the console log.
+
+The gateway's process holds one :class:`Live` (it has connections of its own); nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+from sqlmodel import select
+
+from drivers.api import ConsoleLog, Deadline, Driver, DriverError
+from gateway.compute.host import Host
+from gateway.compute.server import Server
+from gateway.kernel.db import Database
+from workers.compute.host import address_of
+from workers.hypervisor import Hosts
+
+READ_S = 5.0
+MAX_BYTES = 1 << 20
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The way from a resolver to a hypervisor."""
+
+    db: Database
+    hosts: Hosts
+
+    def console_log(self, server: Server) -> str | None:
+        """The newest MiB of what the server wrote on its serial port; None when it cannot be had now."""
+        if server.host_id is None:
+            return None
+        with self.db.read() as session:
+            host = session.exec(select(Host).where(Host.id == server.host_id)).first()
+            if host is None:
+                return None
+            where = address_of(session, host)
+
+        def work(driver: Driver, deadline: Deadline) -> bytes | None:
+            return driver.console_log(server.uid, MAX_BYTES, deadline) if isinstance(driver, ConsoleLog) else None
+
+        try:
+            found: bytes | None = self.hosts.call(where, work, seconds=READ_S)
+        except DriverError as error:
+            log.info("console log could not be read", reason=error.reason)
+            return None
+        return None if found is None else found.decode(errors="replace")

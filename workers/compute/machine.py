@@ -1,0 +1,65 @@
+"""A server's row as the machine a driver is asked for, and what a driver says as an observation."""
+
+from __future__ import annotations
+
+from sqlmodel import Session, col, select
+
+from drivers.api import DiskSpec, Machine, MachineSpec, NicSpec
+from gateway.compute import server as servers
+from gateway.compute.server import Server
+from gateway.compute.server_state import Observed
+from gateway.identity.tenant import Tenant
+from gateway.network import port as ports
+from gateway.network.network import Network
+from gateway.network.subnet import Subnet
+from gateway.volume.volume import Volume
+from workers.compute.seed import FirstBoot, Interface, build, hostname
+
+
+def spec(session: Session, server: Server) -> MachineSpec:
+    """The machine of a server, whole: root disk or boot volume first, data volumes by device, NICs in order."""
+    held = session.exec(select(Volume).where(Volume.server_id == server.id).order_by(col(Volume.device))).all()
+    disks = [DiskSpec(volume.uid, volume.device or "") for volume in held]
+    if server.root_uid is not None:
+        disks.insert(0, DiskSpec(server.root_uid, "vda"))
+    attached = ports.of_server(session, server.id)
+    networks = {n.id: n for n in session.exec(select(Network).where(col(Network.id).in_([p.network_id for p in attached])))}
+    nics = tuple(NicSpec(port.uid, networks[port.network_id].uid, port.mac) for port in attached)
+    public = servers.NOUN.public(server)
+    tenant = session.get_one(Tenant, server.tenant_id)
+    boot = FirstBoot(
+        instance_id=public,
+        hostname=hostname(server.name),
+        public_key=server.public_key,
+        user_data=server.user_data,
+        properties=server.properties,
+        interfaces=tuple(_interface(session, port) for port in attached),
+    )
+    return MachineSpec(
+        id=server.uid,
+        name=server.name,
+        vcpus=server.vcpus,
+        ram_mib=server.ram_mib,
+        disks=tuple(disks),
+        nics=nics,
+        seed=build(boot),
+        marks={"server": public, "tenant": f"{tenant.uid}"},
+    )
+
+
+def _interface(session: Session, port: ports.Port) -> Interface:
+    subnets = {s.id: s for s in session.exec(select(Subnet).where(Subnet.network_id == port.network_id))}
+    found = ports.placed(session, port.id)
+    mine = [subnets[subnet_id] for subnet_id, _ in found]
+    return Interface(
+        mac=port.mac,
+        dhcp=any(s.dhcp for s in mine if ":" not in s.cidr),
+        addresses=tuple(f"{address}/{subnets[subnet_id].cidr.partition('/')[2]}" for subnet_id, address in found),
+        gateways=tuple(s.gateway for s in mine if s.gateway),
+        dns_servers=tuple(dict.fromkeys(dns for s in mine for dns in s.dns_servers)),
+    )
+
+
+def observed(machine: Machine | None) -> Observed:
+    """What a driver's answer means."""
+    return Observed.ABSENT if machine is None else Observed(machine.power.value)

@@ -1,0 +1,403 @@
+"""Servers at work: the sagas of their lives.
+
+Creating: place -> network -> image -> disks -> machine -> power -> active. Every effect is on one host and is taken back
+in reverse. Deleting goes only forward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from drivers.api import Power, PowerAction, Transient, VolumeSpec
+from gateway.compute import host as hosts
+from gateway.compute import server as servers
+from gateway.compute import server_create
+from gateway.compute.host import Amount, Host
+from gateway.compute.server import Server
+from gateway.compute.server_state import Observed, Phase
+from gateway.image.image import Image
+from gateway.jobs.job import Job
+from gateway.kernel import errors
+from gateway.kernel.errors import Refusal
+from gateway.network import port as ports
+from gateway.volume import volume as volumes
+from gateway.volume.volume import Volume, VolumeStatus
+from workers.compute.host import call
+from workers.compute.machine import observed, spec
+from workers.image.image import ensure_on_host as ensure_image
+from workers.network import network as network_work
+from workers.network import port as port_work
+from workers.saga import Change, Run, Step, saga
+
+POWER_S = 60.0
+BUILD_S = 600.0
+_GIB = 1 << 30
+
+
+def _server(session: Session, run_or_job: Run | Job) -> Server:
+    """The server of a job. Raises NotFound when it is gone."""
+    server = session.get(Server, run_or_job.arguments["server_id"])
+    if server is None:
+        raise errors.NotFound("The server is gone.")
+    return server
+
+
+def _host(run: Run) -> int:
+    host_id: int = run.memory["host_id"]
+    return host_id
+
+
+# ------------------------------------------------------------------------------------------------ place
+
+
+def _place(run: Run) -> Change:
+    def change(session: Session, job: Job) -> None:
+        server = _server(session, job)
+        wanted, amount = server_create.request(session, server, frozenset(run.avoid))
+        for _ in range(8):
+            decision = server_create.look(session, wanted, amount)
+            if decision.chosen is None:
+                raise errors.NoValidHost("No host can take the server.", decision=decision.to_json())
+            host = session.exec(select(Host).where(col(Host.uid) == hosts.NOUN.uid(decision.chosen))).one()
+            if hosts.claim(session, host.id, amount):
+                break
+            session.expire_all()
+        else:
+            raise Transient("other servers took the room first")
+        server.host_id = host.id
+        server.hypervisor = host.hypervisor
+        job.memory = {**job.memory, "host_id": host.id, "amount": [amount.vcpus, amount.ram_mib, amount.disk_gib]}
+
+    run.say("A host was chosen and its room claimed.")
+    return change
+
+
+def _unplace(_run: Run) -> Change:
+    def change(session: Session, job: Job) -> None:
+        if "amount" not in job.memory:
+            return
+        hosts.release(session, job.memory["host_id"], Amount(*job.memory["amount"]))
+        server = _server(session, job)
+        server.host_id = None
+        server.hypervisor = None
+        job.memory = {key: value for key, value in job.memory.items() if key not in ("host_id", "amount")}
+
+    return change
+
+
+# ------------------------------------------------------------------------------------------------ network
+
+
+def _network(run: Run) -> Change | None:
+    with run.read() as session:
+        mine = ports.of_server(session, run.arguments["server_id"])
+    for network_id in dict.fromkeys(port.network_id for port in mine):
+        network_work.ensure_on_host(run, network_id, _host(run))
+    for port in mine:
+        port_work.ensure_on_host(run, port.id, _host(run))
+    run.say(f"{len(mine)} ports are ready on the host." if mine else "No network was asked for.")
+    return None
+
+
+def _disconnect(run: Run) -> Change | None:
+    if "host_id" not in run.memory:
+        return None
+    with run.read() as session:
+        mine = ports.of_server(session, run.arguments["server_id"])
+    for port in mine:
+        port_work.remove_from_host(run, port.id, _host(run))
+    return None
+
+
+# ------------------------------------------------------------------------------------------------ disks
+
+
+def _fetch_image(run: Run) -> Change | None:
+    with run.read() as session:
+        image_id = _server(session, run).image_id
+    if image_id is None:
+        run.say("It boots from a volume.")
+        return None
+    ensure_image(run, image_id, _host(run))
+    run.say("The image is on the host.")
+    return None
+
+
+def _disks(run: Run) -> Change:
+    with run.read() as session:
+        server = _server(session, run)
+        image = session.get(Image, server.image_id) if server.image_id is not None else None
+        fresh = session.exec(select(Volume).where(col(Volume.id).in_(run.arguments["fresh_volumes"]))).all()
+    wanted = [VolumeSpec(volume.uid, volume.size_gib * _GIB) for volume in fresh]
+    if server.root_uid is not None and image is not None:
+        wanted.insert(0, VolumeSpec(server.root_uid, server.disk_gib * _GIB, image_id=image.uid))
+    for each in wanted:
+        call(run, _host(run), lambda driver, deadline, each=each: driver.volumes.ensure(each, deadline), seconds=BUILD_S)
+    run.say(f"{len(wanted)} disks are made.")
+
+    def change(session: Session, job: Job) -> None:
+        for volume in session.exec(select(Volume).where(col(Volume.id).in_(job.arguments["fresh_volumes"]))):
+            volume.host_id = job.memory["host_id"]
+            volume.status = VolumeStatus.ATTACHING
+
+    return change
+
+
+def _drop_disks(run: Run) -> Change | None:
+    if "host_id" not in run.memory:
+        return None
+    with run.read() as session:
+        server = _server(session, run)
+        fresh = session.exec(select(Volume).where(col(Volume.id).in_(run.arguments["fresh_volumes"]))).all()
+    for uid in [*([server.root_uid] if server.root_uid else []), *(volume.uid for volume in fresh)]:
+        call(run, _host(run), lambda driver, deadline, uid=uid: driver.volumes.remove(uid, deadline))
+
+    def change(session: Session, job: Job) -> None:
+        for volume in session.exec(select(Volume).where(col(Volume.id).in_(job.arguments["fresh_volumes"]))):
+            volume.host_id = None
+            volume.status = VolumeStatus.CREATING
+
+    return change
+
+
+# ------------------------------------------------------------------------------------------------ machine
+
+
+def _machine(run: Run) -> Change | None:
+    with run.read() as session:
+        wanted = spec(session, _server(session, run))
+    call(run, _host(run), lambda driver, deadline: driver.machines.ensure(wanted, deadline), seconds=BUILD_S)
+    run.say("The machine is defined.")
+    return None
+
+
+def _unmake(run: Run) -> Change | None:
+    if "host_id" not in run.memory:
+        return None
+    with run.read() as session:
+        uid = _server(session, run).uid
+    call(run, _host(run), lambda driver, deadline: driver.machines.remove(uid, deadline))
+    return None
+
+
+def _power_on(run: Run) -> Change | None:
+    with run.read() as session:
+        uid = _server(session, run).uid
+    machine = call(
+        run, _host(run), lambda driver, deadline: driver.machines.power(uid, PowerAction.ON, deadline), seconds=POWER_S
+    )
+    if machine.power is not Power.RUNNING:
+        raise Transient(f"the machine is {machine.power.value} after it was powered on")
+    run.say("The machine is powered on.")
+    return None
+
+
+def _active(run: Run) -> Change:
+    with run.read() as session:
+        uid = _server(session, run).uid
+    machine = call(run, _host(run), lambda driver, deadline: driver.machines.inspect(uid, deadline))
+
+    def change(session: Session, job: Job) -> None:
+        server = _server(session, job)
+        servers.ready(server)
+        servers.observe(session, server, observed(machine))
+        for volume in session.exec(select(Volume).where(Volume.server_id == server.id)):
+            volumes.attached(volume)
+
+    run.say("The hypervisor says that it runs.")
+    return change
+
+
+def _failed(session: Session, job: Job, why: Refusal) -> None:
+    server = session.get(Server, job.arguments["server_id"])
+    if server is None:
+        return
+    _let_go(session, server, set(job.arguments["fresh_volumes"]))
+    servers.fail(session, server, why.message)
+
+
+def _let_go(session: Session, server: Server, doomed: set[int]) -> None:
+    """Free what the server holds: its own ports and the doomed volumes go, the others are available again."""
+    for port in ports.of_server(session, server.id):
+        ports.unbind(session, port)
+        if port.id in server.own_ports:
+            ports.close(session, port)
+    for volume in session.exec(select(Volume).where(Volume.server_id == server.id)).all():
+        if volume.id in doomed:
+            volumes.forget(session, volume)
+        else:
+            volumes.freed(volume)
+    server.own_ports = []
+
+
+saga(
+    "server.create",
+    Step("place", _place, _unplace),
+    Step("network", _network, _disconnect),
+    Step("image", _fetch_image, kept="base images stay for the next server and are collected when unused"),
+    Step("disks", _disks, _drop_disks),
+    Step("machine", _machine, _unmake),
+    Step("power", _power_on, kept="removing the machine powers it off"),
+    Step("active", _active, kept="it only looks"),
+    failed=_failed,
+)
+
+
+# ------------------------------------------------------------------------------------------------ power
+
+
+def _for_power(run: Run) -> tuple[Any, int]:
+    """The uid and host of a server whose power can be changed. Raises InvalidState."""
+    with run.read() as session:
+        server = _server(session, run)
+    if server.phase is not Phase.READY or server.host_id is None:
+        raise errors.InvalidState(
+            f"The server is {server.status.value}.", current=server.status.value, allowed=["ACTIVE", "STOPPED"]
+        )
+    return server.uid, server.host_id
+
+
+def _seen(machine: Any) -> Change:
+    def change(session: Session, job: Job) -> None:
+        servers.observe(session, _server(session, job), observed(machine))
+
+    return change
+
+
+def _start(run: Run) -> Change:
+    uid, host_id = _for_power(run)
+    machine = call(
+        run, host_id, lambda driver, deadline: driver.machines.power(uid, PowerAction.ON, deadline), seconds=POWER_S
+    )
+    return _seen(machine)
+
+
+def _stop(run: Run) -> Change:
+    uid, host_id = _for_power(run)
+    patience = float(run.arguments["graceful_timeout_s"])
+    machine = None
+    if patience:
+        machine = call(
+            run, host_id, lambda driver, deadline: driver.machines.power(uid, PowerAction.SHUTDOWN, deadline),
+            seconds=patience,
+        )  # fmt: skip
+    if machine is None or machine.power is not Power.OFF:
+        run.say("The guest did not shut down in time; it was powered off." if patience else "Powered off.")
+        machine = call(
+            run, host_id, lambda driver, deadline: driver.machines.power(uid, PowerAction.OFF, deadline), seconds=POWER_S
+        )
+    else:
+        run.say("The guest shut down.")
+    return _seen(machine)
+
+
+def _reboot(run: Run) -> Change:
+    uid, host_id = _for_power(run)
+    action = PowerAction.RESET if run.arguments["hard"] else PowerAction.REBOOT
+    machine = call(run, host_id, lambda driver, deadline: driver.machines.power(uid, action, deadline), seconds=POWER_S)
+    return _seen(machine)
+
+
+_ONCE = "a change of power is not taken back"
+
+saga("server.start", Step("power", _start, kept=_ONCE))
+saga("server.stop", Step("power", _stop, kept=_ONCE))
+saga("server.reboot", Step("power", _reboot, kept=_ONCE))
+
+
+# ------------------------------------------------------------------------------------------------ delete
+
+
+def _gone(session: Session, job: Job) -> Server | None:
+    return session.get(Server, job.arguments["server_id"])
+
+
+def _begin(_run: Run) -> Change:
+    def change(session: Session, job: Job) -> None:
+        server = _gone(session, job)
+        if server is None:
+            return
+        servers.begin_deletion(server)
+        job.memory = {**job.memory, "host_id": server.host_id, "uid": str(server.uid)}
+
+    return change
+
+
+def _delete_machine(run: Run) -> Change:
+    with run.read() as session:
+        server = session.get(Server, run.arguments["server_id"])
+    if server is not None and server.host_id is not None:
+        uid = server.uid
+        call(run, server.host_id, lambda driver, deadline: driver.machines.remove(uid, deadline))
+
+    def change(session: Session, job: Job) -> None:
+        found = _gone(session, job)
+        if found is not None:
+            servers.observe(session, found, Observed.ABSENT)
+
+    return change
+
+
+def _delete_disks(run: Run) -> Change:
+    with run.read() as session:
+        server = session.get(Server, run.arguments["server_id"])
+        held = session.exec(select(Volume).where(Volume.server_id == run.arguments["server_id"])).all()
+    if server is not None and server.host_id is not None:
+        doomed = [volume.uid for volume in held if volume.delete_with_server]
+        for uid in [*([server.root_uid] if server.root_uid else []), *doomed]:
+            call(run, server.host_id, lambda driver, deadline, uid=uid: driver.volumes.remove(uid, deadline))
+    kept = sum(not volume.delete_with_server for volume in held)
+    run.say(f"Its disks are gone; {kept} volumes stay." if kept else "Its disks are gone.")
+
+    def change(session: Session, job: Job) -> None:
+        for volume in session.exec(select(Volume).where(Volume.server_id == job.arguments["server_id"])).all():
+            if volume.delete_with_server:
+                if volume.host_id is not None:
+                    hosts.release(session, volume.host_id, Amount(disk_gib=volume.size_gib))
+                volumes.forget(session, volume)
+            else:
+                volumes.freed(volume)
+
+    return change
+
+
+def _delete_ports(run: Run) -> Change:
+    with run.read() as session:
+        server = session.get(Server, run.arguments["server_id"])
+        mine = ports.of_server(session, run.arguments["server_id"])
+    if server is not None and server.host_id is not None:
+        for port in mine:
+            port_work.remove_from_host(run, port.id, server.host_id)
+
+    def change(session: Session, job: Job) -> None:
+        found = _gone(session, job)
+        if found is not None:
+            _let_go(session, found, set())
+
+    return change
+
+
+def _forget(_run: Run) -> Change:
+    def change(session: Session, job: Job) -> None:
+        server = _gone(session, job)
+        if server is None:
+            return
+        if server.host_id is not None:
+            fresh = Amount(server.vcpus, server.ram_mib, server.disk_gib)
+            hosts.release(session, server.host_id, fresh)
+        servers.forget(session, server)
+
+    return change
+
+
+saga(
+    "server.delete",
+    Step("begin", _begin, kept="a deletion goes on until it is done"),
+    Step("machine", _delete_machine, kept="a deletion goes on until it is done"),
+    Step("disks", _delete_disks, kept="a deletion goes on until it is done"),
+    Step("network", _delete_ports, kept="a deletion goes on until it is done"),
+    Step("release", _forget, kept="a deletion goes on until it is done"),
+    forward=True,
+)

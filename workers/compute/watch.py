@@ -1,0 +1,138 @@
+"""Seeing what machines do: by the hypervisor's events at once, and by looking at all of them now and then.
+
+Both ways end in the same observation. Nothing is repaired here by guessing: a machine that stopped shows as stopped, one
+that is gone shows as ERROR, and a host that does not answer shows its servers as UNKNOWN.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from uuid import UUID
+
+import structlog
+from sqlmodel import Session, col, select
+
+from drivers.api import Deadline, Driver, DriverError, Machine, MachineChanged, Watch, Watching
+from gateway.compute import server as servers
+from gateway.compute.host import Host, HostStatus
+from gateway.compute.server import Server
+from gateway.compute.server_state import Observed, Phase
+from gateway.jobs import job as jobs
+from gateway.kernel.db import Database
+from workers.compute.host import address_of
+from workers.compute.machine import observed
+from workers.hypervisor import Address
+from workers.sweep import Context, reconciler
+
+LIST_S = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+def record(session: Session, uid: UUID, host_id: int, machine: Machine | None) -> None:
+    """Record what a host says of one machine, if that host still has the server and the server is made."""
+    server = session.exec(select(Server).where(Server.uid == uid, Server.host_id == host_id)).first()
+    if server is None or server.phase is not Phase.READY:
+        return
+    reason = machine.reason if machine is not None else None
+    servers.observe(session, server, observed(machine), reason)
+
+
+@reconciler("servers", every_s=15.0)
+def look(context: Context) -> None:
+    """List the machines of every host and record what differs from what is recorded."""
+    with context.db.read() as session:
+        found = session.exec(select(Host)).all()
+        known = [(host.id, host.status, address_of(session, host)) for host in found]
+    for host_id, status, where in known:
+        if status is HostStatus.OFFLINE:
+            context.db.run(partial(_unknown, host_id=host_id))
+            continue
+        try:
+            machines = context.hosts.call(where, lambda driver, deadline: driver.machines.list(deadline), seconds=LIST_S)
+        except DriverError as error:
+            log.info("machines could not be listed", host=where.name, reason=error.reason)
+            continue
+        _compare(context.db, where, {machine.id: machine for machine in machines})
+
+
+def _unknown(session: Session, host_id: int) -> None:
+    statement = select(Server).where(
+        Server.host_id == host_id, Server.phase == Phase.READY, col(Server.observed) != Observed.UNKNOWN
+    )
+    for server in session.exec(statement.limit(500)).all():
+        servers.observe(session, server, Observed.UNKNOWN)
+
+
+def _compare(db: Database, where: Address, machines: dict[UUID, Machine]) -> None:
+    with db.read() as session:
+        rows = session.exec(select(Server).where(Server.host_id == where.host_id)).all()
+        changed = [
+            row.uid
+            for row in rows
+            if row.phase is Phase.READY
+            and row.observed is not observed(machines.get(row.uid))
+            and jobs.active(session, servers.NOUN.public(row)) is None
+        ]
+    for uid in changed:
+        db.run(partial(record, uid=uid, host_id=where.host_id, machine=machines.get(uid)))
+    strangers = machines.keys() - {row.uid for row in rows}
+    if strangers:
+        log.warning("machines that no server knows", host=where.name, machines=sorted(map(str, strangers))[:20])
+
+
+@dataclass(slots=True)
+class _Watches:
+    """The open streams of this process, by host."""
+
+    open: dict[int, tuple[Address, Watch]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_watches = _Watches()
+
+
+@reconciler("watches", every_s=3.0)
+def watch(context: Context) -> None:
+    """Keep one stream of changes open to every host that answers and can push."""
+    with context.db.read() as session:
+        online = session.exec(select(Host).where(Host.status == HostStatus.ONLINE)).all()
+        wanted = {host.id: address_of(session, host) for host in online}
+    with _watches.lock:
+        for host_id, (where, stream) in list(_watches.open.items()):
+            if wanted.get(host_id) != where or not stream.alive:
+                stream.close()
+                del _watches.open[host_id]
+        for host_id, where in wanted.items():
+            if host_id not in _watches.open:
+                stream = _begin(context, where)
+                if stream is not None:
+                    _watches.open[host_id] = (where, stream)
+
+
+def close_all() -> None:
+    """End every stream of this process."""
+    with _watches.lock:
+        for _, stream in _watches.open.values():
+            stream.close()
+        _watches.open.clear()
+
+
+def _begin(context: Context, where: Address) -> Watch | None:
+    def on_change(change: MachineChanged) -> None:
+        try:
+            context.db.run(partial(record, uid=change.machine_id, host_id=where.host_id, machine=change.machine))
+        except Exception:
+            log.exception("a change of a machine could not be recorded", host=where.name)
+
+    def work(driver: Driver, deadline: Deadline) -> Watch | None:
+        return driver.watch(on_change, deadline) if isinstance(driver, Watching) else None
+
+    try:
+        stream: Watch | None = context.hosts.call(where, work, seconds=10.0)
+    except DriverError as error:
+        log.info("changes cannot be watched", host=where.name, reason=error.reason)
+        return None
+    return stream
