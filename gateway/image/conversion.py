@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.image import inspection, qemu_img
-from gateway.image.formats import GIB, TIB, ImageFormat, ImageRefused, Inspection, InspectionLimits, RefusalCode
+from gateway.image.formats import GIB, MIB, TIB, ImageFormat, ImageRefused, Inspection, InspectionLimits, RefusalCode
 
 Progress = Callable[[float], None]
 
@@ -32,7 +32,8 @@ _PERCENT_BYTES: Final = len(b"(100.00/100%)")
 _DISK_FULL: Final = ("No space left on device", "Disk quota exceeded")
 _TOO_BIG: Final = ("File too large",)
 _FILE_TOO_LARGE_STATUS: Final = -signal.SIGXFSZ
-_HEADROOM_BYTES: Final = 64 << 20  # tables of the target, which RLIMIT_FSIZE counts too
+_HEADROOM_BYTES: Final = 64 * MIB  # tables of the target, which RLIMIT_FSIZE counts too
+_NO_ROOM_BYTES: Final = MIB
 _ERROR_CHARACTERS: Final = 160
 
 
@@ -168,7 +169,7 @@ def _run(
             ConversionProblem.TIMEOUT, f"the conversion did not end in {limits.timeout_s:g} s"
         ) from late
     if outcome.exit_status != 0:
-        raise _failure(outcome, source, partial)
+        raise _failure(outcome, source, partial, bounds)
 
 
 def _listener(progress: Progress) -> Callable[[bytes], None]:
@@ -188,11 +189,18 @@ def _listener(progress: Progress) -> Callable[[bytes], None]:
     return heard
 
 
-def _failure(outcome: qemu_img.Outcome, source: Path, partial: Path) -> ConversionFailed:
+def _failure(
+    outcome: qemu_img.Outcome, source: Path, partial: Path, bounds: qemu_img.Bounds
+) -> ConversionFailed:  # fmt: skip
     error = outcome.error
-    if any(text in error for text in _DISK_FULL):
+    # A stream-optimised VMDK is written in order by parallel coroutines: the one behind the one that found no room
+    # complains of an invalid argument instead. So look at the room itself, too.
+    file_system = os.statvfs(partial.parent)
+    no_room = file_system.f_bavail * file_system.f_frsize < _NO_ROOM_BYTES
+    at_bound = partial.stat().st_size > bounds.file_bytes - _NO_ROOM_BYTES
+    if no_room or any(text in error for text in _DISK_FULL):
         return ConversionFailed(ConversionProblem.DISK_FULL, "the disk for images is full")
-    if outcome.exit_status == _FILE_TOO_LARGE_STATUS or any(text in error for text in _TOO_BIG):
+    if at_bound or outcome.exit_status == _FILE_TOO_LARGE_STATUS or any(text in error for text in _TOO_BIG):
         return ConversionFailed(ConversionProblem.TOO_BIG, "the converted image is larger than the limit")
     reason = error.strip().splitlines()[-1] if error.strip() else f"exit status {outcome.exit_status}"
     for path, name in ((source, "source"), (partial, "target")):

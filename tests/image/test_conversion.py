@@ -13,6 +13,7 @@ from gateway.image import conversion, inspection, qemu_img
 from gateway.image.conversion import ConversionFailed, ConversionLimits, ConversionProblem
 from gateway.image.formats import ImageFormat, ImageRefused, InspectionLimits, RefusalCode
 from tests.image import corpus
+from tests.image.small_disk import run_on_small_disk
 
 LIMITS = ConversionLimits()
 DISKS = [one for one in ImageFormat if one is not ImageFormat.ISO]
@@ -78,17 +79,38 @@ def test_disk_larger_than_a_raw_target_may_be(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [source]
 
 
+@pytest.mark.parametrize("target_format", [ImageFormat.QCOW2, ImageFormat.VMDK, ImageFormat.VDI, ImageFormat.VHDX])
 def test_target_that_outgrows_its_bound_is_stopped_by_the_kernel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target_format: ImageFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "disk.raw"
     source.write_bytes(os.urandom(4 * corpus.MIB))
     monkeypatch.setattr(conversion, "_HEADROOM_BYTES", 0)
     limits = ConversionLimits(max_target_bytes=2 * corpus.MIB)
     with pytest.raises(ConversionFailed) as failed:
-        conversion.convert(source, ImageFormat.RAW, tmp_path / "t", ImageFormat.QCOW2, limits=limits)
+        conversion.convert(source, ImageFormat.RAW, tmp_path / "t", target_format, limits=limits)
     assert failed.value.problem is ConversionProblem.TOO_BIG
     assert list(tmp_path.iterdir()) == [source]
+
+
+NO_SPACE = """
+import os, sys
+from pathlib import Path
+from gateway.image.conversion import ConversionFailed, ConversionLimits, convert
+from gateway.image.formats import ImageFormat
+folder = Path(sys.argv[1])
+source = folder / "disk.raw"
+source.write_bytes(os.urandom(3_000_320))
+for target_format in (ImageFormat.RAW, ImageFormat.QCOW2, ImageFormat.VMDK, ImageFormat.VDI, ImageFormat.VHDX):
+    try:
+        convert(source, ImageFormat.RAW, folder / "target", target_format, limits=ConversionLimits())
+    except ConversionFailed as failed:
+        print(failed.problem, os.listdir(folder))
+"""
+
+
+def test_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    assert run_on_small_disk(NO_SPACE, tmp_path, size="4m") == "DISK_FULL ['disk.raw']\n" * 5
 
 
 def test_deadline_kills_and_cleans(tmp_path: Path) -> None:

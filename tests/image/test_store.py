@@ -23,6 +23,7 @@ from gateway.image.store import (
     UploadTooLarge,
     WrongOffset,
 )
+from tests.image.small_disk import run_on_small_disk
 
 
 @pytest.fixture
@@ -164,6 +165,25 @@ def test_full_disk_is_a_typed_answer_and_leaves_what_was_before(store: ImageStor
     command = [sys.executable, "-c", DISK_FULL, str(store.root), str(uid)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr
+
+
+NO_SPACE = """
+import sys
+from pathlib import Path
+from uuid import uuid4
+from gateway.image.store import ImageStore, StoreFull
+store, uid = ImageStore(Path(sys.argv[1]), keep_free_bytes=0), uuid4()
+store.append(uid, 0, [b"y" * 1_000_000])
+free = store.free_bytes()
+try:
+    store.append(uid, 1_000_000, (b"x" * 100_000 for _ in range(100)))
+except StoreFull:
+    print(store.received(uid), store.free_bytes() == free, len(list(store.root.iterdir())))
+"""
+
+
+def test_disk_without_space_is_a_typed_answer_and_gets_its_space_back(tmp_path: Path) -> None:
+    assert run_on_small_disk(NO_SPACE, tmp_path, size="4m") == "1000000 True 1\n"
 
 
 def test_broken_off_stream_keeps_what_came(store: ImageStore, uid: UUID) -> None:
