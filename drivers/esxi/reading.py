@@ -1,0 +1,133 @@
+"""Reads many properties of many objects in few calls, and turns them into the driver's values.
+
+One RetrievePropertiesEx a page, never a property at a time. A dead session hides in the answer (a missingSet full of
+NotAuthenticated, or no objects at all from an old host): both are raised as NotAuthenticated, so that the session logs
+in and asks again. The functions on the found values are pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+from pyVmomi import vim, vmodl
+
+from drivers.api import HostFacts, Machine, Power
+
+PAGE = 200
+MIB = 1024**2
+GIB = 1024**3
+MARK = "stratograph.id"
+VOLUME_PATH = re.compile(r"/volumes/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
+POWERS = {"poweredOn": Power.RUNNING, "poweredOff": Power.OFF, "suspended": Power.SUSPENDED}
+MACHINE = (
+    "name",
+    "config.instanceUuid",
+    "config.extraConfig",
+    "config.hardware.numCPU",
+    "config.hardware.memoryMB",
+    "config.hardware.device",
+    "runtime.powerState",
+    "runtime.connectionState",
+)
+HOST = (
+    "name",
+    "summary.hardware.numCpuThreads",
+    "summary.hardware.memorySize",
+    "summary.hardware.cpuModel",
+    "summary.config.product.version",
+    "summary.config.product.build",
+    "summary.runtime.connectionState",
+)
+
+Properties = Mapping[str, Any]
+
+
+def related(content: Any, start: Any, path: str, kind: type, names: tuple[str, ...]) -> list[tuple[Any, Properties]]:
+    """The objects of that kind in property ``path`` of ``start``, each with those of the properties that are set."""
+    collector = vmodl.query.PropertyCollector
+    way = collector.TraversalSpec(name="way", type=type(start), path=path, skip=False)
+    objects = collector.ObjectSpec(obj=start, skip=True, selectSet=[way])
+    return _read(content, objects, kind, names)
+
+
+def one(content: Any, target: Any, names: tuple[str, ...]) -> Properties:
+    """Those of the object's properties that are set."""
+    found = _read(content, vmodl.query.PropertyCollector.ObjectSpec(obj=target), type(target), names)
+    return found[0][1] if found else {}
+
+
+def hosts(content: Any) -> list[tuple[Any, Properties]]:
+    """Every host of the inventory: one on ESXi, all on vCenter."""
+    view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True)
+    try:
+        return related(content, view, "view", vim.HostSystem, ("name",))
+    finally:
+        view.DestroyView()
+
+
+def facts_of(host: Properties, datastores: list[Properties]) -> HostFacts:
+    """What a host says of itself. Raises ValueError when it leaves out what every host has."""
+    capacity = sum(int(each["summary.capacity"]) for each in datastores if each.get("summary.accessible"))
+    threads, memory = host.get("summary.hardware.numCpuThreads"), host.get("summary.hardware.memorySize")
+    if not threads or not memory:
+        raise ValueError("a host without processors or memory")
+    version, build = host.get("summary.config.product.version"), host.get("summary.config.product.build")
+    return HostFacts(
+        hypervisor="ESXi",
+        version=f"{version or 'unknown'} build {build or 'unknown'}",
+        vcpus=int(threads),
+        ram_mib=int(memory) // MIB,
+        disk_gib=capacity // GIB,
+        architecture="x86_64",
+        cpu_model=host.get("summary.hardware.cpuModel"),
+    )
+
+
+def our_machine(found: Properties) -> Machine | None:
+    """The machine, if it carries our mark and the mark names its own id; a copy by somebody else does not."""
+    marks = {each.key: each.value for each in found.get("config.extraConfig") or ()}
+    identity = found.get("config.instanceUuid")
+    if not identity or str(marks.get(MARK, "")).lower() != str(identity).lower():
+        return None
+    connected = found.get("runtime.connectionState") == "connected"
+    power = POWERS.get(str(found.get("runtime.powerState")), Power.UNKNOWN) if connected else Power.UNKNOWN
+    return Machine(
+        id=UUID(str(identity)),
+        name=str(found.get("name")),
+        power=power,
+        vcpus=int(found.get("config.hardware.numCPU") or 0),
+        ram_mib=int(found.get("config.hardware.memoryMB") or 0),
+        volumes=dict(_volumes(found.get("config.hardware.device") or ())),
+        reason=None if connected else str(found.get("runtime.connectionState")),
+    )
+
+
+def _volumes(devices: Any) -> Iterator[tuple[UUID, str]]:
+    """Volumes by the folder of their file, with the name the guest's kernel gives the disk of that unit number."""
+    for device in devices:
+        name = getattr(getattr(device, "backing", None), "fileName", None)
+        match = VOLUME_PATH.search(str(name or ""))
+        if isinstance(device, vim.vm.device.VirtualDisk) and match:
+            yield UUID(match.group(1)), f"sd{chr(ord('a') + int(device.unitNumber or 0) % 26)}"
+
+
+def _read(content: Any, objects: Any, kind: type, names: tuple[str, ...]) -> list[tuple[Any, Properties]]:
+    collector = content.propertyCollector
+    wish = vmodl.query.PropertyCollector.PropertySpec(type=kind, all=False, pathSet=list(names))
+    spec = vmodl.query.PropertyCollector.FilterSpec(objectSet=[objects], propSet=[wish])
+    options = vmodl.query.PropertyCollector.RetrieveOptions(maxObjects=PAGE)
+    page = collector.RetrievePropertiesEx([spec], options)
+    if page is None and content.sessionManager.currentSession is None:
+        raise vim.fault.NotAuthenticated
+    found: list[tuple[Any, Properties]] = []
+    while page is not None:
+        for each in page.objects:
+            for hole in each.missingSet or ():
+                if isinstance(hole.fault, vim.fault.NotAuthenticated):
+                    raise hole.fault
+            found.append((each.obj, {item.name: item.val for item in each.propSet or ()}))
+        page = collector.ContinueRetrievePropertiesEx(page.token) if page.token else None
+    return found

@@ -1,0 +1,148 @@
+"""A vSphere session that stays alive: verified TLS, a deadline on each call, one login for all threads.
+
+It sits on pyVmomi's SoapStubAdapter and on nothing above it (SmartConnect can hang, VimSessionOrientedStub sends lost
+writes twice). ``NotAuthenticated`` is said before a host acts, so any call may go once more after a new login; one
+whose answer was lost only if it reads. A refused password is never tried again: accounts lock after a few.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable
+from http.client import HTTPException, HTTPSConnection
+from threading import Lock, local
+from typing import Any, TypeVar
+
+from pyVmomi import vim
+from pyVmomi.SoapAdapter import SoapStubAdapter
+from pyVmomi.VmomiSupport import GetServiceVersions, versionIdMap
+
+from drivers.api import Deadline, HostAtFault, Transient
+from drivers.esxi.errors import as_driver_errors, driver_error
+from drivers.esxi.trust import Endpoint
+
+T = TypeVar("T")
+VERSIONS_BYTES_MOST = 65_536
+NAMESPACE = re.compile(rb"<namespace>(.*?)</namespace>", re.DOTALL)
+VERSION = re.compile(rb"<version>\s*([0-9.]{1,20})\s*</version>")
+HTTP_OK = 200
+BROKEN = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError, HTTPException)
+
+
+class _DeadlineStub(SoapStubAdapter):
+    """Gives each HTTP connection the time that its caller has left. Nothing is written by a call without time."""
+
+    def __init__(self, at: Endpoint, version: str) -> None:
+        where = {"host": at.host, "port": at.port, "path": at.path}
+        super().__init__(**where, version=version, sslContext=at.trust)  # type: ignore[no-untyped-call]  # pyVmomi
+        self._at = at
+        self._thread = local()
+
+    def use(self, deadline: Deadline) -> None:
+        """The deadline of what this thread calls from now on."""
+        self._thread.deadline = deadline
+
+    def GetConnection(self) -> HTTPSConnection:  # noqa: N802 - pyVmomi's name
+        """A connection whose socket waits no longer than the caller may."""
+        deadline: Deadline = self._thread.deadline
+        deadline.check("calling the host")
+        with self.lock:
+            self._CloseIdleConnections()  # type: ignore[no-untyped-call]  # pyVmomi's
+            kept: HTTPSConnection | None = self.pool.pop(0)[0] if self.pool else None
+        if kept is not None and kept.sock is not None:
+            kept.timeout = deadline.remaining
+            kept.sock.settimeout(deadline.remaining)
+            return kept
+        fresh = HTTPSConnection(self._at.host, self._at.port, timeout=deadline.remaining, context=self._at.trust)
+        fresh.connect()
+        return fresh
+
+
+class Session:
+    """One login to one endpoint, shared by threads."""
+
+    def __init__(self, at: Endpoint, deadline: Deadline) -> None:
+        self._at = at
+        self._login = Lock()
+        self._epoch = 0
+        self._refused: HostAtFault | None = None
+        self._open = True
+        with as_driver_errors():
+            self._stub = _DeadlineStub(at, _version(at, deadline))
+            self._stub.use(deadline)
+            self.content: Any = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
+        self._renew(0, deadline)
+
+    def read(self, ask: Callable[[], T], deadline: Deadline) -> T:
+        """What ``ask`` answers, which only reads. Raises the four errors.
+
+        It is asked once more after a new login when the session had ended, and when a connection broke that may have
+        been idle for too long.
+        """
+        if not self._open:
+            raise Transient("this connection to the host is closed")
+        deadline.check("calling the host")
+        self._stub.use(deadline)
+        epoch = self._epoch
+        with as_driver_errors():
+            try:
+                return ask()
+            except vim.fault.NotAuthenticated:
+                self._renew(epoch, deadline)
+            except BROKEN:
+                deadline.check("calling the host again")
+            return ask()
+
+    def managed(self, kind: type[T], reference: str) -> T:
+        """The object of that reference, on this session."""
+        return kind(reference, self._stub)  # type: ignore[call-arg]  # pyVmomi's classes take id and stub
+
+    def close(self) -> None:
+        """Log out as far as the host listens, and drop the connections."""
+        if self._open:
+            self._open = False
+            self._stub.use(Deadline(2))
+            try:
+                self.content.sessionManager.Logout()
+            except Exception as error:  # noqa: BLE001 - the host may be gone; there is nobody left to tell
+                driver_error(error)
+            self._stub.DropConnections()  # type: ignore[no-untyped-call]  # pyVmomi's
+
+    def _renew(self, seen_epoch: int, deadline: Deadline) -> None:
+        """Log in, unless another thread did since ``seen_epoch``."""
+        if not self._login.acquire(timeout=deadline.remaining):
+            raise Transient("another call is logging in to the host")
+        try:
+            if self._refused is not None:
+                raise self._refused
+            if self._epoch != seen_epoch:
+                return
+            self._stub.cookie = ""  # a host answers InvalidLogin to a login within a session, and that must not stick
+            with as_driver_errors():
+                self.content.sessionManager.Login(self._at.username, self._at.secret)
+            self._epoch += 1
+        except HostAtFault as error:
+            if error.vendor_code in {"InvalidLogin", "PasswordExpired"}:
+                self._refused = error
+            raise
+        finally:
+            self._login.release()
+
+
+def _version(at: Endpoint, deadline: Deadline) -> str:
+    """The newest API version that the host and the SDK both know, asked with the same trust and deadline."""
+    deadline.check("asking the host for its versions")
+    connection = HTTPSConnection(at.host, at.port, timeout=deadline.remaining, context=at.trust)
+    try:
+        connection.request("GET", f"{at.path}/vimServiceVersions.xml")
+        answer = connection.getresponse()
+        text = answer.read(VERSIONS_BYTES_MOST)
+    finally:
+        connection.close()
+    vim25 = [each for each in NAMESPACE.findall(text) if b"<name>urn:vim25</name>" in each]
+    known = {number.decode() for each in vim25 for number in VERSION.findall(each)}
+    for version in GetServiceVersions("vim25"):
+        if answer.status == HTTP_OK and versionIdMap[version] in known:
+            return str(version)
+    raise HostAtFault("the host is no vSphere host, or of a version that the SDK does not know")

@@ -1,0 +1,132 @@
+"""A vSphere endpoint for tests: Debian's govmomi simulator behind a front of ours that ends sessions and breaks calls.
+
+`EsxSim.create` builds the Go program once a test run (packages `golang-go` and `golang-github-vmware-govmomi-dev`; some
+20 seconds when Go's cache is cold) and starts one endpoint with its own port, certificate and datastore. It is a
+simulator: it shows which calls a driver sends and how it takes the answers, not what a real host does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+from dataclasses import dataclass
+from http.client import HTTPSConnection
+from pathlib import Path
+from urllib.parse import urlencode
+
+from tests.servers.counter import locked
+from tests.servers.daemon import Daemon, PackageMissingError, ServerError, free_port, make_folder
+
+SOURCE = Path(__file__).resolve().parent
+LIBRARIES = Path("/usr/share/gocode")
+PACKAGES = "golang-go golang-github-vmware-govmomi-dev"
+USER, PASSWORD = "root", "secret"
+HTTP_OK = 200
+
+
+def build(folder: Path) -> Path:
+    """The program, built into that folder by the first caller. Raises PackageMissingError without its packages."""
+    binary = folder / "esxsim"
+    with locked(folder / "esxsim.lock"):
+        if binary.exists():
+            return binary
+        if shutil.which("go") is None or not (LIBRARIES / "src/github.com/vmware/govmomi/simulator").is_dir():
+            raise PackageMissingError(f"the vSphere simulator needs: apt-get install {PACKAGES}")
+        environment = {
+            **os.environ,
+            "GOPATH": str(LIBRARIES),
+            "GO111MODULE": "off",
+            "GOCACHE": os.environ.get("GOCACHE", str(Path.home() / ".cache/go-build")),
+        }
+        done = subprocess.run(
+            ["go", "build", "-o", str(binary), "."],
+            cwd=SOURCE,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+        if done.returncode:
+            raise ServerError(f"the vSphere simulator does not build:\n{done.stderr[-2000:]}")
+        return binary
+
+
+@dataclass
+class EsxSim:
+    """One endpoint. `certificate` is its own in PEM; `url` is what a HostConfig names."""
+
+    daemon: Daemon
+    port: int
+
+    @classmethod
+    def create(cls, binary: Path, *, mode: str = "esxi", machines: int = 2, hosts: int = 2) -> EsxSim:
+        """Start an endpoint (`esxi` or `vcenter`) with so many machines of somebody else's on each host."""
+        folder, port = make_folder("esxsim"), free_port()
+        options = {"mode": mode, "machines": machines, "hosts": hosts, "dir": folder, "cert": folder / "cert.pem"}
+        options |= {"listen": f"127.0.0.1:{port}", "user": USER, "password": PASSWORD}
+        command = [str(binary), *(f"-{name}={value}" for name, value in options.items())]
+        made = cls(Daemon(command=command, folder=folder, answers=lambda: _listens(port)), port)
+        made.daemon.start()
+        return made
+
+    @property
+    def url(self) -> str:
+        """The address of its SOAP service."""
+        return f"https://127.0.0.1:{self.port}/sdk"
+
+    @property
+    def certificate(self) -> str:
+        """Its certificate of this start, in PEM."""
+        return (self.daemon.folder / "cert.pem").read_text()
+
+    def fault(self, method: str, fault: str, times: int = 1) -> None:
+        """Break the next calls of a method: a vSphere fault's name, or `http`, `drop` (done, answer lost), `hang`."""
+        self._control("fault", method=method, fault=fault, n=times)
+
+    def delay(self, method: str, milliseconds: int) -> None:
+        """Make every call of a method take so long."""
+        self._control("delay", method=method, ms=milliseconds)
+
+    def expire(self, *, empty: bool = False) -> None:
+        """End all sessions; `empty`: bulk reads then answer with nothing, as old ESXi does."""
+        self._control("expire", **({"empty": 1} if empty else {}))
+
+    def calls(self) -> dict[str, int]:
+        """How often each method was called since last asked."""
+        answer: dict[str, int] = json.loads(self._control("calls"))
+        return answer
+
+    def restart(self) -> None:
+        """Come back on the same port with another certificate and an empty inventory."""
+        self.daemon.kill()
+        self.daemon.start()
+
+    def stop(self) -> None:
+        """End it and delete its folder."""
+        self.daemon.stop()
+
+    def _control(self, what: str, **query: str | int) -> bytes:
+        trust = ssl.create_default_context(cadata=self.certificate)
+        connection = HTTPSConnection("127.0.0.1", self.port, timeout=10, context=trust)
+        try:
+            connection.request("GET", f"/ctl/{what}?{urlencode(query)}")
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        if answer.status != HTTP_OK:
+            raise ServerError(f"the simulator answers {answer.status} to {what}")
+        return text
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False

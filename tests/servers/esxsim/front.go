@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+const (
+	cookieName = "vmware_soap_session"
+	head       = `<?xml version="1.0" encoding="UTF-8"?><soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><soapenv:Body>`
+	tail       = `</soapenv:Body></soapenv:Envelope>`
+)
+
+// What a real host answers before login.
+var open = map[string]bool{"RetrieveServiceContent": true, "Login": true}
+
+// fault is an order: the next n calls of a method go wrong.
+type fault struct {
+	name string // a vSphere fault, or: "http" (503), "drop" (carried out, answer lost), "hang" (no answer)
+	n    int
+}
+
+// front stands before the simulator. Control, without login: GET /ctl/fault?method=M&fault=F&n=N,
+// /ctl/delay?method=M&ms=N, /ctl/expire[?empty=1], /ctl/calls.
+type front struct {
+	inner    http.Handler
+	mu       sync.Mutex
+	sessions map[string]bool
+	empty    bool // a dead session reads nothing, as old ESXi; else objects with a missingSet, as vCenter
+	faults   map[string]*fault
+	delays   map[string]time.Duration
+	calls    map[string]int
+}
+
+func newFront(inner http.Handler) *front {
+	return &front{inner: inner, sessions: map[string]bool{}, faults: map[string]*fault{},
+		delays: map[string]time.Duration{}, calls: map[string]int{}}
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch path := r.URL.Path; {
+	case (path == "/sdk" || path == "/sdk/vimService") && r.Method == http.MethodPost:
+		f.sdk(w, r)
+	case strings.HasPrefix(path, "/ctl/"):
+		f.control(w, r)
+	default:
+		f.inner.ServeHTTP(w, r)
+	}
+}
+
+func (f *front) control(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	q := r.URL.Query()
+	switch r.URL.Path {
+	case "/ctl/fault":
+		n, _ := strconv.Atoi(q.Get("n"))
+		f.faults[q.Get("method")] = &fault{q.Get("fault"), n}
+	case "/ctl/delay":
+		ms, _ := strconv.Atoi(q.Get("ms"))
+		f.delays[q.Get("method")] = time.Duration(ms) * time.Millisecond
+	case "/ctl/expire":
+		f.sessions = map[string]bool{}
+		f.empty = q.Get("empty") != ""
+	case "/ctl/calls":
+		_ = json.NewEncoder(w).Encode(f.calls)
+		f.calls = map[string]int{}
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// take counts the call and answers the fault that was ordered for it, and its delay.
+func (f *front) take(method string) (string, time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls[method]++
+	if o := f.faults[method]; o != nil && o.n > 0 {
+		o.n--
+		return o.name, f.delays[method]
+	}
+	return "", f.delays[method]
+}
+
+func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	m, err := simulator.UnmarshalBody(types.TypeFunc(), body)
+	if err != nil {
+		f.pass(w, r, body)
+		return
+	}
+	ordered, delay := f.take(m.Name)
+	time.Sleep(delay)
+	switch ordered {
+	case "":
+	case "http":
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	case "drop":
+		f.pass(httptest.NewRecorder(), r, body)
+		panic(http.ErrAbortHandler)
+	case "hang":
+		<-r.Context().Done()
+		return
+	default:
+		soapFault(w, m.This, ordered)
+		return
+	}
+	if !f.alive(r) {
+		r.Header.Del("Cookie") // dead here, so dead inside too
+		if !open[m.Name] {
+			f.dead(w, r, m, body)
+			return
+		}
+	}
+	f.pass(w, r, body)
+	f.remember(w)
+}
+
+// alive says whether the request carries a session that has not ended.
+func (f *front) alive(r *http.Request) bool {
+	c, err := r.Cookie(cookieName)
+	if err != nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sessions[strings.Trim(c.Value, `"`)]
+}
+
+// remember notes the session that a login made.
+func (f *front) remember(w http.ResponseWriter) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range w.Header()["Set-Cookie"] {
+		if p := strings.SplitN(strings.SplitN(c, ";", 2)[0], "=", 2); p[0] == cookieName {
+			f.sessions[strings.Trim(p[1], `"`)] = true
+		}
+	}
+}
+
+// dead answers a call whose session has ended, as hosts do.
+func (f *front) dead(w http.ResponseWriter, r *http.Request, m *simulator.Method, body []byte) {
+	switch {
+	case m.Name == "Fetch" && m.This.Type == "SessionManager": // currentSession is unset, not refused
+		fmt.Fprint(w, head+`<FetchResponse xmlns="urn:vim25"></FetchResponse>`+tail)
+	case m.Name == "RetrievePropertiesEx" && f.empty:
+		fmt.Fprint(w, head+`<RetrievePropertiesExResponse xmlns="urn:vim25"></RetrievePropertiesExResponse>`+tail)
+	case m.Name == "RetrievePropertiesEx":
+		f.pass(w, r, body) // the simulator says NotAuthenticated in the missingSet
+	default:
+		soapFault(w, m.This, "NotAuthenticated")
+	}
+}
+
+// pass hands the call to the simulator, which panics on some requests where a host answers with a fault.
+func (f *front) pass(w http.ResponseWriter, r *http.Request, body []byte) {
+	defer func() {
+		if p := recover(); p == http.ErrAbortHandler {
+			panic(p)
+		} else if p != nil {
+			soapFault(w, types.ManagedObjectReference{Type: "Folder", Value: "none"}, "SystemError")
+		}
+	}()
+	again := r.Clone(r.Context())
+	again.Body = io.NopCloser(bytes.NewReader(body))
+	f.inner.ServeHTTP(w, again)
+}
+
+// soapFault answers with a vSphere fault; some have fields without which a client cannot read them.
+func soapFault(w http.ResponseWriter, obj types.ManagedObjectReference, name string) {
+	inner := ""
+	switch name {
+	case "NotAuthenticated", "NoPermission":
+		inner = fmt.Sprintf(`<object type="%s">%s</object><privilegeId>System.View</privilegeId>`, obj.Type, obj.Value)
+	case "TaskInProgress":
+		inner = `<task type="Task">task-0</task>`
+	case "SystemError":
+		inner = `<reason>panic</reason>`
+	case "ManagedObjectNotFound":
+		inner = fmt.Sprintf(`<obj type="%s">%s</obj>`, obj.Type, obj.Value)
+	}
+	w.Header().Set("Content-Type", "text/xml; charset=utf-8")
+	w.WriteHeader(http.StatusInternalServerError)
+	fmt.Fprintf(w, head+`<soapenv:Fault><faultcode>ServerFaultCode</faultcode><faultstring>ordered</faultstring><detail>`+
+		`<%sFault xmlns="urn:vim25" xsi:type="%s">%s</%sFault></detail></soapenv:Fault>`+tail, name, name, inner, name)
+}
