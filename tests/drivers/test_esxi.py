@@ -154,15 +154,28 @@ def test_a_certificate_of_nobody_known_is_not_trusted(esxi: EsxSim) -> None:
     assert esxi.calls() == {}
 
 
-def test_an_authority_in_a_file_is_trusted_for_its_names_only(esxi: EsxSim, tmp_path: Path) -> None:
+def test_an_authority_in_a_file_is_trusted(esxi: EsxSim, tmp_path: Path) -> None:
     ca_file = tmp_path / "ca.pem"
     ca_file.write_text(esxi.certificate)
     config = replace(config_of(esxi), options={"ca_file": str(ca_file)})
     with connected(config) as driver:
         assert driver.facts(Deadline(SECONDS)).hypervisor == "ESXi"
-    other_name = replace(config, endpoint=f"https://127.0.0.2:{esxi.port}/sdk")
-    with pytest.raises(HostAtFault):  # the certificate is for 127.0.0.1, and nothing listens there
-        DRIVER.connect(other_name, Deadline(SECONDS))
+
+
+def test_an_authority_does_not_vouch_for_another_name_and_a_pin_needs_none(program: Path, tmp_path: Path) -> None:
+    """127.0.0.2 answers with a certificate for 127.0.0.1."""
+    sim = EsxSim.create(program, address="127.0.0.2")
+    try:
+        ca_file = tmp_path / "ca.pem"
+        ca_file.write_text(sim.certificate)
+        with pytest.raises(HostAtFault) as caught:
+            DRIVER.connect(replace(config_of(sim), options={"ca_file": str(ca_file)}), Deadline(SECONDS))
+        assert caught.value.vendor_code == "SSLCertVerificationError"
+        assert sim.calls() == {}
+        with connected(config_of(sim)) as driver:
+            assert driver.machines.list(Deadline(SECONDS)) == []
+    finally:
+        sim.stop()
 
 
 def test_another_hosts_certificate_is_not_the_pinned_one(esxi: EsxSim, vcenter: EsxSim) -> None:

@@ -62,22 +62,28 @@ class EsxSim:
 
     daemon: Daemon
     port: int
+    address: str = "127.0.0.1"
 
     @classmethod
-    def create(cls, binary: Path, *, mode: str = "esxi", machines: int = 2, hosts: int = 2) -> EsxSim:
-        """Start an endpoint (`esxi` or `vcenter`) with so many machines of somebody else's on each host."""
+    def create(
+        cls, binary: Path, *, mode: str = "esxi", machines: int = 2, hosts: int = 2, address: str = "127.0.0.1"
+    ) -> EsxSim:
+        """Start an endpoint (`esxi` or `vcenter`) with so many machines of somebody else's on each host.
+
+        Its certificate is for 127.0.0.1 and localhost, whatever address it listens on.
+        """
         folder, port = make_folder("esxsim"), free_port()
         options = {"mode": mode, "machines": machines, "hosts": hosts, "dir": folder, "cert": folder / "cert.pem"}
-        options |= {"listen": f"127.0.0.1:{port}", "user": USER, "password": PASSWORD}
+        options |= {"listen": f"{address}:{port}", "user": USER, "password": PASSWORD}
         command = [str(binary), *(f"-{name}={value}" for name, value in options.items())]
-        made = cls(Daemon(command=command, folder=folder, answers=lambda: _listens(port)), port)
+        made = cls(Daemon(command=command, folder=folder, answers=lambda: _listens(address, port)), port, address)
         made.daemon.start()
         return made
 
     @property
     def url(self) -> str:
         """The address of its SOAP service."""
-        return f"https://127.0.0.1:{self.port}/sdk"
+        return f"https://{self.address}:{self.port}/sdk"
 
     @property
     def certificate(self) -> str:
@@ -112,7 +118,8 @@ class EsxSim:
 
     def _control(self, what: str, **query: str | int) -> bytes:
         trust = ssl.create_default_context(cadata=self.certificate)
-        connection = HTTPSConnection("127.0.0.1", self.port, timeout=10, context=trust)
+        trust.check_hostname = False
+        connection = HTTPSConnection(self.address, self.port, timeout=10, context=trust)
         try:
             connection.request("GET", f"/ctl/{what}?{urlencode(query)}")
             answer = connection.getresponse()
@@ -124,9 +131,9 @@ class EsxSim:
         return text
 
 
-def _listens(port: int) -> bool:
+def _listens(address: str, port: int) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
+        with socket.create_connection((address, port), timeout=1):
             return True
     except OSError:
         return False
