@@ -78,32 +78,42 @@ def watch(store: Store, on_change: Callable[[MachineChanged], None], deadline: D
 
 def wake(store: Store) -> None:
     """Something happened on that host."""
+    if store not in _watches:  # the common case in a benchmark; a watch that begins just now starts after this change
+        return
     with _news:
-        if any(each.store is store for each in _watches):
-            _stirred.add(store)
-            _news.notify_all()
+        _stirred.add(store)
+        _news.notify_all()
 
 
-_news = Condition()
-_watches: list[SimWatch] = []
+# By host, so that a change on one of ten thousand watched hosts costs as much as on the only one.
+_watches: dict[Store, list[SimWatch]] = {}
+_files: set[Store] = set()
 _stirred: set[Store] = set()
+_news = Condition()
 _courier: list[Thread] = []
 
 
 def _remember(watch: SimWatch) -> SimWatch:
     with _news:
-        _watches.append(watch)
+        _watches.setdefault(watch.store, []).append(watch)
+        if watch.store.shared:
+            _files.add(watch.store)
         if not _courier:
             _courier.append(Thread(target=_run, name="sim-watch", daemon=True))
             _courier[0].start()
+        _stirred.add(watch.store)  # what happened while it was being made
         _news.notify_all()
     return watch
 
 
 def _forget(watch: SimWatch) -> None:
     with _news:
-        if watch in _watches:
-            _watches.remove(watch)
+        kept = [each for each in _watches.get(watch.store, ()) if each is not watch]
+        if kept:
+            _watches[watch.store] = kept
+        else:
+            _watches.pop(watch.store, None)
+            _files.discard(watch.store)
         _news.notify_all()
 
 
@@ -115,8 +125,8 @@ def _run() -> None:
                 _courier.clear()
                 return
             if not _stirred:
-                _news.wait(LOOK_SECONDS if any(each.store.shared for each in _watches) else None)
-            due = [each for each in _watches if each.store.shared or each.store in _stirred]
+                _news.wait(LOOK_SECONDS if _files else None)
+            due = [each for store in _stirred | _files for each in _watches.get(store, ())]
             _stirred.clear()
         for each in due:
             each.deliver()
