@@ -97,7 +97,8 @@ def test_a_refused_request_is_json(server: Server) -> None:
 
 def test_leaving_ends_the_source(server: Server) -> None:
     with stream(server, "subscription { forever }") as response:
-        assert next(events(response))[0] == "next"
+        received = events(response)  # a closed generator would close the stream
+        assert next(received)[0] == "next"
         assert server.room.open_streams == 1
     wait_until(lambda: server.room.open_streams == 0)
 
@@ -134,7 +135,7 @@ def test_a_quiet_stream_is_kept_alive_by_comments(serve: Serve) -> None:
 def test_a_caller_has_so_many_streams(serve: Serve) -> None:
     server = serve(connections_per_identity=1)
     with stream(server, "subscription { forever }", "alice") as response:
-        received = events(response)  # a closed generator would close the stream
+        received = events(response)
         assert next(received)[0] == "next"
         with stream(server, "subscription { forever }", "alice") as second:
             second.read()
