@@ -14,7 +14,7 @@ from drivers.kvm.xml.common import strings
 
 
 def choose(connection: Any, wish: str) -> str:
-    """kvm or tcg. Raises HostAtFault when the wish is kvm and the host has none."""
+    """The accelerator, ``kvm`` or ``tcg``. Raises HostAtFault when the wish is kvm and the host has none."""
     if wish == "tcg":
         return "tcg"
     if "kvm" in strings(xml.parse(connection.getCapabilities()), "guest/arch[@name='x86_64']/domain/@type"):

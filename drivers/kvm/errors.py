@@ -108,7 +108,7 @@ _NAMES: Mapping[int, str] = {
 
 
 def code_name(error: libvirt.libvirtError) -> str:
-    """libvirt's name of the error without its prefix (``NO_DOMAIN``), or the number when it is a new one."""
+    """The name libvirt gives the error without its prefix (``NO_DOMAIN``), or the number when it is a new one."""
     code = error.get_error_code()
     return _NAMES.get(code, str(code)) if code is not None else "NONE"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, BinaryIO
 from uuid import UUID
 
@@ -67,7 +68,7 @@ def delete(where: Any, *wanted: object) -> None:
     for each in wanted:
         volume = look_up(where, each)
         if volume is not None:
-            found(lambda volume=volume: volume.delete(0), "NO_STORAGE_VOL")  # type: ignore[misc]  # mypy: default of a lambda
+            found(partial(volume.delete, 0), "NO_STORAGE_VOL")
 
 
 def remove(where: Any, kind: str, our_id: UUID) -> None:

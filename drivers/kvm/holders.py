@@ -7,6 +7,7 @@ definition is read, which only removals do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -61,5 +62,5 @@ def with_filter(connection: Any, name: str) -> list[Any]:
 
 
 def _definitions(connection: Any) -> list[tuple[Any, Element]]:
-    answers = [(domain, found(lambda d=domain: d.XMLDesc(0), "NO_DOMAIN")) for domain in connection.listAllDomains(0)]  # type: ignore[misc]  # mypy: default of a lambda
+    answers = [(domain, found(partial(domain.XMLDesc, 0), "NO_DOMAIN")) for domain in connection.listAllDomains(0)]
     return [(domain, xml.parse(text)) for domain, text in answers if text]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import libvirt
 
 from drivers.api import Deadline, DiskSpec, Machine, MachineSpec, PowerAction, Refused, Sample, Transient
-from drivers.kvm import accelerator, disks, files, holders, names, power, seed, stats, xml
+from drivers.kvm import accelerator, disks, files, names, power, seed, stats, xml
 from drivers.kvm.errors import found, told
 from drivers.kvm.link import Link
 from drivers.kvm.names import PoolFile
@@ -192,21 +193,22 @@ def _check(connection: Any, spec: MachineSpec) -> None:
         raise Refused("two disks have the same device name")
     for nic in spec.nics:
         network = names.of(nic.network_id)
-        if found(lambda network=network: connection.networkLookupByName(network), "NO_NETWORK") is None:  # type: ignore[misc]  # mypy: default of a lambda
+        if found(partial(connection.networkLookupByName, network), "NO_NETWORK") is None:
             raise Refused(f"there is no network {nic.network_id} on this host")
         port = names.port_filter(nic.port_id)
-        if found(lambda port=port: connection.nwfilterLookupByName(port), "NO_NWFILTER") is None:  # type: ignore[misc]  # mypy: default of a lambda
+        if found(partial(connection.nwfilterLookupByName, port), "NO_NWFILTER") is None:
             raise Refused(f"there is no port {nic.port_id} on this host")
 
 
 def _console(where: Any, machine_id: UUID) -> str:
     """The path of the console log, made here so that the pool knows the file and the one it is rotated to."""
-    for extension in ("log.0", "log"):
+    paths: list[str] = []
+    for extension in ("log", "log.0"):
         file = PoolFile("console", machine_id, extension)
-        volume = files.look_up(where, file)
-        if volume is None:
-            volume = where.createXML(xml.text(xml.volume(str(file), 0, "raw")), 0)
-    return str(volume.path())
+        there = files.look_up(where, file)
+        volume = there if there is not None else where.createXML(xml.text(xml.volume(str(file), 0, "raw")), 0)
+        paths.append(volume.path())
+    return paths[0]
 
 
 def _put_seed(where: Any, spec: MachineSpec, deadline: Deadline) -> str:

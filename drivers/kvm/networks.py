@@ -1,13 +1,14 @@
 """Networks: libvirt networks whose UUID is our id, each a Linux bridge with static leases from dnsmasq.
 
 NAT when a subnet has a gateway, isolated otherwise. Ranges of one host may not overlap, because the host itself has
-an address in each. libvirt cannot change a running network's ranges, so one that must change is started anew and the
-running machines' interfaces are plugged back into its bridge.
+an address in each. libvirt cannot change a running network's ranges, so one that must change is started anew while the
+running machines' interfaces wait on another bridge (``parking.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from ipaddress import ip_network
 from typing import Any
 from uuid import UUID
@@ -15,11 +16,11 @@ from uuid import UUID
 import libvirt
 
 from drivers.api import Capability, Deadline, Network, NetworkSpec, PortSpec, Refused
-from drivers.kvm import holders, names, ports, xml
+from drivers.kvm import holders, names, parking, ports, xml
 from drivers.kvm.errors import found, told
 from drivers.kvm.link import Link
 from drivers.kvm.xml import Element
-from drivers.kvm.xml.network import bridge_address, digest, digest_in, leases_in, ranges_in, subnets_in
+from drivers.kvm.xml.network import bridge_address, digest, digest_in, leases_in, ranges_in, subnets_in, without_digest
 
 
 class Bridges:
@@ -70,24 +71,24 @@ class Bridges:
         """Every network of ours."""
         with told("listing networks", Capability.NETWORKS):
             there = [each for each in self._link.open(deadline).listAllNetworks(0) if _is_ours(each)]
-            texts = [(each, found(lambda n=each: n.XMLDesc(0), "NO_NETWORK")) for each in there]  # type: ignore[misc]  # mypy: default of a lambda
+            texts = [(each, found(partial(each.XMLDesc, 0), "NO_NETWORK")) for each in there]
         return [Network(UUID(bytes=each.UUID()), subnets_in(xml.parse(text))) for each, text in texts if text]
 
     def ensure_port(self, spec: PortSpec, deadline: Deadline) -> None:
         """Make lease and filter exactly as said."""
-        with told(f"making port {spec.id}", Capability.NETWORKS):
-            with self._link.only(deadline, "network", str(spec.network_id)):
-                connection = self._link.open(deadline)
-                network = look_up(connection, spec.network_id)
-                if network is None:
-                    raise Refused(f"there is no network {spec.network_id} on this host")
-                ports.ensure(connection, network, spec, deadline)
+        doing = f"making port {spec.id}"
+        with told(doing, Capability.NETWORKS), self._link.only(deadline, "network", str(spec.network_id)):
+            connection = self._link.open(deadline)
+            network = look_up(connection, spec.network_id)
+            if network is None:
+                raise Refused(f"there is no network {spec.network_id} on this host")
+            ports.ensure(connection, network, spec, deadline)
 
     def remove_port(self, network_id: UUID, port_id: UUID, deadline: Deadline) -> None:
         """Take lease and filter back unless a domain is behind them."""
-        with told(f"removing port {port_id}", Capability.NETWORKS):
-            with self._link.only(deadline, "network", str(network_id)):
-                ports.remove(self._link.open(deadline), port_id, deadline)
+        doing = f"removing port {port_id}"
+        with told(doing, Capability.NETWORKS), self._link.only(deadline, "network", str(network_id)):
+            ports.remove(self._link.open(deadline), port_id, deadline)
 
     def list_ports(self, deadline: Deadline) -> Sequence[UUID]:
         """The ports of ours: those that have a filter, and each has one."""
@@ -118,7 +119,7 @@ def _check_overlap(connection: Any, spec: NetworkSpec) -> None:
     for other in connection.listAllNetworks(0):
         if not wanted or other.UUID() == spec.id.bytes:
             continue
-        text = found(lambda n=other: n.XMLDesc(0), "NO_NETWORK")  # type: ignore[misc]  # mypy: default of a lambda
+        text = found(partial(other.XMLDesc, 0), "NO_NETWORK")
         for _, taken in ranges_in(xml.parse(text)) if text else ():
             for mine in wanted:
                 if mine.version == taken.version and mine.overlaps(taken):
@@ -137,39 +138,22 @@ def _make(connection: Any, spec: NetworkSpec) -> None:
 
 
 def _make_anew(connection: Any, network: Any, spec: NetworkSpec, deadline: Deadline) -> None:
-    """Change the ranges of a network: define, start again, plug running interfaces back in. A host that takes the new
-    ranges not gets the old ones back.
+    """Change the ranges of a network: define, park running interfaces, start again, take them back. A host that does
+    not take the new ranges keeps the old ones. The spec's digest is written last, so that what died half-way is seen.
     """
     old = _definition(network)
     new = xml.network(spec, leases_in(old))
     deadline.check("changing a network")
+    connection.networkDefineXML(xml.text(without_digest(new)))
+    with parking.away(connection, network):
+        _stop(network)
+        try:
+            network.create()
+        except libvirt.libvirtError:
+            connection.networkDefineXML(xml.text(old))
+            network.create()
+            raise
     connection.networkDefineXML(xml.text(new))
-    _stop(network)
-    try:
-        network.create()
-    except libvirt.libvirtError:
-        connection.networkDefineXML(xml.text(old))
-        network.create()
-        raise
-    finally:
-        _plug_back(connection, network)
-
-
-def _plug_back(connection: Any, network: Any) -> None:
-    """Starting a network anew leaves the taps of running guests without a bridge; updating an interface with its own
-    definition makes libvirt put it back.
-    """
-    for domain in holders.on_network(connection, network.name()):
-        if not domain.isActive():
-            continue
-        live = xml.parse(domain.XMLDesc(0))
-        for each in live.iterfind("devices/interface"):
-            source = each.find("source")
-            if source is not None and source.get("network") == network.name():
-                found(
-                    lambda d=domain, text=xml.text(each): d.updateDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE),  # type: ignore[misc]  # mypy: default of a lambda
-                    "OPERATION_INVALID",  # it went off meanwhile
-                )
 
 
 def _stop(network: Any) -> None:

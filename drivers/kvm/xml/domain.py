@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
-from lxml import etree
-
 from drivers.api import DiskSpec, Firmware, MachineSpec
 from drivers.kvm import names
 from drivers.kvm.options import Options
-from drivers.kvm.xml.common import NAMESPACE, OURS, E, Element, strings
+from drivers.kvm.xml.common import NAMESPACE, OURS, E, Element, canonical, strings
 
 _TRANSLATION_CACHE_MIB = 32  # TCG: the default costs 40 MiB more a guest, 16 MiB makes a boot 40 % dearer
 _STATS_PERIOD_SECONDS = 10
@@ -109,7 +107,8 @@ def with_changes(element: Element, spec: MachineSpec) -> Element | None:
             found = E(tag)
             changed.append(found)
         found.text = value
-        found.attrib.pop("current", None)
+        if "current" in found.attrib:
+            del found.attrib["current"]
         if tag != "vcpu":
             found.set("unit", "KiB")
     holder = changed.find("metadata")
@@ -119,11 +118,7 @@ def with_changes(element: Element, spec: MachineSpec) -> Element | None:
     for old in holder.iterfind(f"{{{NAMESPACE}}}machine"):
         holder.remove(old)
     holder.append(metadata(spec.name, spec.marks))
-    return None if _canonical(changed) == _canonical(element) else changed
-
-
-def _canonical(element: Element) -> str:
-    return etree.tostring(element, method="c14n2", strip_text=True).decode()
+    return None if canonical(changed) == canonical(element) else changed
 
 
 def _boot(plan: DomainPlan) -> Element:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Literal
 from uuid import UUID
-
-from lxml.builder import ElementMaker
 
 from drivers.api import Capability, NetworkSpec, Refused, SubnetSpec, Unsupported
 from drivers.kvm import names
-from drivers.kvm.xml.common import E, Element, strings
+from drivers.kvm.xml.common import IPV4, IPV6, E, Element, maker, strings
 
 _DNSMASQ = "http://libvirt.org/schemas/network/dnsmasq/1.0"
-_D = ElementMaker(namespace=_DNSMASQ, nsmap={"dnsmasq": _DNSMASQ})
+_D = maker(_DNSMASQ, "dnsmasq")
 
 Range = IPv4Network | IPv6Network
 
@@ -38,9 +38,8 @@ class Lease:
 def network(spec: NetworkSpec, leases: Sequence[Lease] = ()) -> Element:
     """The whole network with the leases it had. Raises Refused or Unsupported when the spec cannot be had here."""
     _check(spec)
-    element = E.network(E.name(names.of(spec.id)), E.uuid(str(spec.id)))
-    if any(_version(each) == 6 for each in spec.subnets):
-        element.set("ipv6", "yes")
+    # ipv6: between machines the segment carries it whatever subnets there are; ports' rules decide, not the bridge
+    element = E.network(E.name(names.of(spec.id)), E.uuid(str(spec.id)), ipv6="yes")
     if any(each.gateway for each in spec.subnets):
         element.append(_forward(spec))
     element.append(E.bridge(name=names.bridge(spec.id), stp="off", delay="0"))
@@ -53,11 +52,18 @@ def network(spec: NetworkSpec, leases: Sequence[Lease] = ()) -> Element:
     element.extend(E.portgroup(name=f"leases-{at}") for at, each in enumerate(present) if each.dhcp)
     element.extend(E.portgroup(name=f"subnet-{each.id}") for each in spec.subnets)
     if servers := [
-        dns for each in spec.subnets if each.dhcp for dns in each.dns_servers if ip_address(dns).version == 4
+        dns for each in spec.subnets if each.dhcp for dns in each.dns_servers if ip_address(dns).version == IPV4
     ]:
         option = f"dhcp-option=option:dns-server,{','.join(servers)}"
         element.append(_D.options(_D.option(value=option)))
     return element
+
+
+def parking(network_id: UUID) -> Element:
+    """A bridge that leads nowhere."""
+    return E.network(
+        E.name(f"sg-park-{network_id.hex}"), E.bridge(name=f"sp{network_id.hex[-12:]}", stp="off", delay="0")
+    )
 
 
 def dhcp_host(lease: Lease) -> Element:
@@ -81,6 +87,15 @@ def digest(spec: NetworkSpec) -> str:
     """What tells one wish for this network from another."""
     subnets = sorted((str(s.id), s.cidr, s.gateway or "", s.dhcp, s.dns_servers) for s in spec.subnets)
     return hashlib.sha256(json.dumps([spec.mtu, subnets]).encode()).hexdigest()[:32]
+
+
+def without_digest(element: Element) -> Element:
+    """The same network as the work of nobody's finished wish."""
+    copy = deepcopy(element)
+    for each in copy.findall("portgroup"):
+        if (each.get("name") or "").startswith("spec-"):
+            copy.remove(each)
+    return copy
 
 
 def digest_in(element: Element) -> str | None:
@@ -142,7 +157,7 @@ def _check(spec: NetworkSpec) -> None:
 
 
 def _check_dhcp(subnet: SubnetSpec, wanted: Range, *, routed: bool) -> None:
-    if wanted.version == 6:
+    if wanted.version == IPV6:
         raise Unsupported(Capability.DHCP, "libvirt cannot lease IPv6 addresses by MAC; use static addresses")
     if wanted.num_addresses < 4:  # noqa: PLR2004 - network, host, one guest, broadcast
         raise Refused(f"subnet {subnet.id}: {wanted} is too small for leases")
@@ -155,7 +170,7 @@ def _check_dhcp(subnet: SubnetSpec, wanted: Range, *, routed: bool) -> None:
 
 def _forward(spec: NetworkSpec) -> Element:
     forward = E.forward(mode="nat")
-    if any(each.gateway and _version(each) == 6 for each in spec.subnets):
+    if any(each.gateway and _version(each) == IPV6 for each in spec.subnets):
         forward.append(E.nat(ipv6="yes"))
     return forward
 
@@ -169,5 +184,5 @@ def _ip(subnet: SubnetSpec, leases: Sequence[Lease]) -> Element:
     return element
 
 
-def _version(subnet: SubnetSpec) -> int:
+def _version(subnet: SubnetSpec) -> Literal[4, 6]:
     return ip_network(subnet.cidr).version

@@ -9,15 +9,16 @@ also refers to one empty filter with parameters; that is where a port's MAC, add
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from drivers.api import Direction, PortSpec, Refused, RuleSpec
 from drivers.kvm import names
-from drivers.kvm.xml.common import E, Element
+from drivers.kvm.xml.common import IPV4, IPV6, E, Element
 
 _PROTOCOLS = {(None, 4): "all", (None, 6): "all-ipv6", ("icmp", 4): "icmp", ("icmp", 6): "icmpv6"} | {
-    (name, version): f"{name}-ipv6" if version == 6 else name for name in ("tcp", "udp") for version in (4, 6)
+    (name, version): f"{name}-ipv6" if version == IPV6 else name for name in ("tcp", "udp") for version in (4, 6)
 }
 _WAY = {Direction.INGRESS: "in", Direction.EGRESS: "out"}
 _BACK = {"in": "out", "out": "in"}
@@ -90,22 +91,22 @@ def _rule(action: str, way: str, priority: int, match: str | None = None, /, **f
     return rule
 
 
-def _against_spoofing(spec: PortSpec, versions: set[int]) -> Iterator[Element]:
+def _against_spoofing(spec: PortSpec, versions: AbstractSet[int]) -> Iterator[Element]:
     mac = spec.mac.lower()
     yield _rule("drop", "out", -900, "mac", match="no", srcmacaddr=mac)
-    if 4 in versions:  # noqa: PLR2004 - the IP version
+    if IPV4 in versions:
         yield _rule("drop", "out", -850, "ip", protocol="udp", srcportstart="67")
         dhcp = {"srcipaddr": "0.0.0.0", "protocol": "udp", "srcportstart": "68", "dstportstart": "67"}  # noqa: S104 - the source of a DHCP request
         yield _rule("accept", "out", -800, "ip", **dhcp)
         yield _rule("accept", "out", -800, "arp", arpsrcmacaddr=mac, arpsrcipaddr="0.0.0.0")  # noqa: S104 - the source of an ARP probe
-    if 6 in versions:  # noqa: PLR2004 - the IP version
+    if IPV6 in versions:
         yield _rule("accept", "out", -800, "ipv6", srcipaddr="fe80::", srcipmask="10")
         yield _rule("accept", "out", -800, "ipv6", srcipaddr="::", srcipmask="128", protocol="icmpv6")
     else:
         yield _rule("drop", "in", -800, "ipv6")
     for text in spec.addresses:
         address = ip_address(text)
-        if address.version == 4:  # noqa: PLR2004 - the IP version
+        if address.version == IPV4:
             yield _rule("accept", "out", -700, "arp", arpsrcmacaddr=mac, arpsrcipaddr=str(address))
             yield _rule("accept", "out", -700, "ip", srcipaddr=str(address))
         else:
@@ -117,7 +118,7 @@ def _always(version: int) -> Iterator[Element]:
     """What passes whatever the rules are: errors about allowed traffic, leases, neighbour discovery."""
     for way in ("in", "out"):
         yield _rule("accept", way, 100, _PROTOCOLS[None, version], state="RELATED")
-    if version == 4:  # noqa: PLR2004 - the IP version
+    if version == IPV4:
         yield _rule("accept", "out", 100, "udp", srcportstart="68", dstportstart="67")
         return
     for way, types in _NEIGHBOURS.items():
