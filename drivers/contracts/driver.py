@@ -72,6 +72,14 @@ class DriverWideContract:
             assert [each.id for each in rig.driver.volumes.list(rig.deadline)].count(spec.id) == 1
             _at_once(lambda: _until_settled(lambda: rig.driver.volumes.remove(spec.id, rig.deadline), rig))
 
+    def test_eight_threads_bring_in_one_image(self, rig: Rig) -> None:
+        rig.need(Capability.VOLUMES)
+        image = replace(rig.image, id=uuid4())
+        with unchanged(rig):
+            _at_once(lambda: _until_settled(lambda: rig.driver.volumes.ensure_image(image, rig.deadline), rig))
+            assert list(rig.driver.volumes.list_images(rig.deadline)).count(image.id) == 1
+            rig.driver.volumes.remove_image(image.id, rig.deadline)
+
     def test_eight_threads_make_one_machine(self, rig: Rig) -> None:
         rig.need(Capability.VOLUMES, Capability.MACHINES)
         with rig.volume() as volume:

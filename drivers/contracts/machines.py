@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -84,6 +85,19 @@ class MachineContract:
         mine = listed[guest.id]
         assert (mine.name, mine.power, mine.vcpus, mine.ram_mib) == (seen.name, seen.power, seen.vcpus, seen.ram_mib)
         assert dict(mine.volumes) == dict(seen.volumes)
+
+    def test_a_name_is_only_text(self, rig: Rig) -> None:
+        """Whatever language the platform's documents are written in, a name is no part of it."""
+        rig.need(Capability.MACHINES, Capability.VOLUMES)
+        with rig.volume() as volume:
+            spec = replace(rig.machine_spec(volume), name="""a<b>&amp; "c" 'd' $e ünï""", marks={"k": "<&>\"'"})
+            try:
+                made = rig.driver.machines.ensure(spec, rig.deadline)
+                seen = rig.driver.machines.inspect(spec.id, rig.deadline)
+                assert seen is not None
+                assert made.name == seen.name == spec.name
+            finally:
+                rig.driver.machines.remove(spec.id, rig.deadline)
 
     def test_removing_an_unknown_machine_is_success(self, rig: Rig) -> None:
         rig.need(Capability.MACHINES)
@@ -192,6 +206,21 @@ class MachineContract:
                 assert seen.volumes.get(volume) == "vdb"
             finally:
                 rig.driver.machines.detach(off.id, volume, rig.deadline)
+
+    def test_a_volume_moves_from_machine_to_machine(self, rig: Rig) -> None:
+        rig.need(Capability.MACHINES, Capability.VOLUMES)
+        machines = rig.driver.machines
+        with (
+            rig.volume() as one,
+            rig.volume() as two,
+            rig.volume() as data,
+            rig.machine(one) as first,
+            rig.machine(two) as second,
+        ):
+            for machine in (first, second, first):
+                seen = machines.attach(machine.id, api.DiskSpec(data, "vdb", read_only=True), rig.deadline)
+                assert sorted(seen.volumes.values()) == ["vda", "vdb"]
+                assert data not in machines.detach(machine.id, data, rig.deadline).volumes
 
     def test_attach_is_refused_for_what_is_not_there(self, rig: Rig, off: api.MachineSpec) -> None:
         with refused(rig):

@@ -36,6 +36,21 @@ class NetworkContract:
                 assert answer.subnet_ids == frozenset(each.id for each in subnets)
                 assert rig.driver.networks.inspect(spec.id, rig.deadline) == answer
 
+    def test_a_network_may_speak_both_protocols(self, rig: Rig) -> None:
+        rig.need(Capability.NETWORKS)
+        plain = rig.network_spec()
+        six = SubnetSpec(uuid4(), "fd5a:57a7:6f00::/64", "fd5a:57a7:6f00::1", dhcp=False, dns_servers=("192.0.2.53",))
+        spec = replace(plain, name="""<both> & "all" 'ü'""", subnets=(*plain.subnets, six), mtu=1400)
+        port = rig.port_spec(spec)
+        port = replace(port, addresses=(*port.addresses, "fd5a:57a7:6f00::a"))
+        with unchanged(rig):
+            made = rig.driver.networks.ensure(spec, rig.deadline)
+            assert made.subnet_ids == {each.id for each in spec.subnets}
+            for _ in range(2):
+                rig.driver.networks.ensure_port(port, rig.deadline)
+            rig.driver.networks.remove_port(spec.id, port.id, rig.deadline)
+            rig.driver.networks.remove(spec.id, rig.deadline)
+
     def test_two_networks_with_the_same_range(self, rig: Rig) -> None:
         rig.need(Capability.NETWORKS)
         with rig.network() as one:
