@@ -12,12 +12,17 @@ no() {
   exit 1
 }
 
-# A member of the group `libvirt` may use the socket; membership counts from the user's next session (see run.sh).
-join_group() {
-  [ "$(id -u)" != 0 ] && getent group libvirt >/dev/null || return 0
-  case " $(id -nG "$(id -un)") " in *" libvirt "*) return 0 ;; esac
-  say "adding $(id -un) to the group libvirt"
-  as_root usermod -a -G libvirt "$(id -un)"
+# Members of the group libvirt may use the socket, those of kvm the accelerator; membership counts from the user's next
+# session on (see run.sh).
+join_groups() {
+  local group
+  [ "$(id -u)" != 0 ] || return 0
+  for group in libvirt kvm; do
+    getent group "$group" >/dev/null || continue
+    case " $(id -nG "$(id -un)") " in *" $group "*) continue ;; esac
+    say "adding $(id -un) to the group $group"
+    as_root usermod -a -G "$group" "$(id -un)"
+  done
 }
 
 is_linux || no "libvirt's QEMU driver needs Linux; this is $(uname -s)"
@@ -25,14 +30,16 @@ have virsh || no "libvirt is not installed"
 answers && exit 0
 have libvirtd || have virtqemud || no "no libvirt daemon is installed"
 can_be_root || no "libvirtd does not answer, and there is no root or sudo to start it"
-join_group
+join_groups
 if ! answers_root; then
   say "starting libvirtd"
   if has_systemd; then
     as_root systemctl start libvirtd.service 2>/dev/null || as_root systemctl start virtqemud.socket
   else
     pidof virtlogd >/dev/null || as_root virtlogd --daemon
-    pidof libvirtd >/dev/null || as_root libvirtd --daemon
+    options=()
+    [ -S /run/dbus/system_bus_socket ] || options=(--config "$project/gateway/setup/libvirtd.conf")
+    pidof libvirtd >/dev/null || as_root libvirtd --daemon ${options[@]+"${options[@]}"}
   fi
   deadline=$((SECONDS + 30))
   until answers_root; do

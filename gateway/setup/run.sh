@@ -20,7 +20,9 @@ fi
 case $code in
 0) ;;
 2) # The new membership of the group libvirt counts in a new session: sudo makes one and passes signals on.
-  exec sudo --user="$(id -un)" --preserve-env="$(compgen -e | grep '^STRATOGRAPH_' | paste -sd, -)" -- "${serve[@]}" ;;
+  settings=$(compgen -e | { grep '^STRATOGRAPH_' || true; } | paste -sd, -)
+  exec sudo --user="$(id -un)" ${settings:+--preserve-env="$settings"} -- "${serve[@]}"
+  ;;
 *)
   if [ -z "$drivers" ]; then
     say "running on the simulated data centre (driver sim): servers are simulated, nothing is virtualised"
