@@ -5,15 +5,16 @@ whole size, or None while it is still being uploaded, when rules about offsets i
 knows backing files and data files of qcow2 and the VMDK descriptor's shape; it does not know, and so these rules add:
 snapshots, encryption, table bounds and dangerous header extensions of qcow2; a VMDK parent hint (QEMU finds it anywhere
 in ten KiB of text, comments included, wherever the header says the descriptor ends), a second extent, a descriptor that
-QEMU reads when the header's capacity is zero; a VDI's parent. Nothing here replaces qemu-img's own opinion.
+QEMU reads when the header's capacity is zero; the parents of VDI and VHDX. qemu-img's own opinion comes on top.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from gateway.image.formats import MIB, ImageFormat, ImageRefused, InspectionLimits, RefusalCode
 
@@ -335,3 +336,35 @@ def _refuse_vdi(head: bytes, size_bytes: int | None, limits: InspectionLimits) -
     # The last block of QEMU's own images is as long as the others, VirtualBox's too.
     if header.data_offset + header.blocks_allocated * header.block_bytes > size_bytes:
         raise ImageRefused(RefusalCode.TRUNCATED, "the VDI image's blocks lie beyond the end of the file")
+
+
+# --------------------------------------------------------------------------------------------- VHDX
+
+_VHDX_TABLE_BYTES: Final = 64 << 10
+_VHDX_TABLE: Final = struct.Struct("<8sxxH20x")
+_VHDX_ENTRY: Final = struct.Struct("<16sIII4x")
+_VHDX_PARAMETERS: Final = struct.Struct("<II")
+_VHDX_FILE_PARAMETERS: Final = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
+_VHDX_PARENT_LOCATOR: Final = UUID("a8d35f2d-b30b-454d-abf7-d3d84834ab0c").bytes_le
+_VHDX_HAS_PARENT: Final = 2
+
+
+def refuse_vhdx_parent(read: Callable[[int, int], bytes], table_offset: int) -> None:
+    """Refuse a differencing VHDX. ``read(offset, length)`` reads the file, ``table_offset`` is where its metadata are."""
+    table = read(table_offset, _VHDX_TABLE_BYTES)
+    if len(table) < _VHDX_TABLE_BYTES:
+        raise ImageRefused(RefusalCode.TRUNCATED, "the VHDX metadata are incomplete")
+    _signature, count = _VHDX_TABLE.unpack_from(table)
+    last = (_VHDX_TABLE_BYTES - _VHDX_TABLE.size) // _VHDX_ENTRY.size
+    for number in range(min(count, last)):
+        offset = _VHDX_TABLE.size + number * _VHDX_ENTRY.size
+        kind, item_offset, _length, _flags = _VHDX_ENTRY.unpack_from(table, offset)
+        if kind == _VHDX_PARENT_LOCATOR:
+            raise ImageRefused(RefusalCode.BACKING_FILE, "the VHDX image names a parent")
+        if kind != _VHDX_FILE_PARAMETERS:
+            continue
+        item = read(table_offset + item_offset, _VHDX_PARAMETERS.size)
+        if len(item) < _VHDX_PARAMETERS.size:
+            raise ImageRefused(RefusalCode.TRUNCATED, "the VHDX metadata are incomplete")
+        if _VHDX_PARAMETERS.unpack(item)[1] & _VHDX_HAS_PARENT:
+            raise ImageRefused(RefusalCode.BACKING_FILE, "the VHDX image needs a parent")

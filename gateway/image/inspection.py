@@ -14,7 +14,8 @@ import io
 import logging
 import os
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -82,6 +83,8 @@ def inspect(path: Path, *, declared: str | None, limits: InspectionLimits) -> In
         headers.refuse_header(found, head, size_bytes, limits)
         if found in _CONTAINERS:
             _approve(inspector)
+        if found is ImageFormat.VHDX and inspector.has_region("metadata"):
+            headers.refuse_vhdx_parent(_reader(file), inspector.region("metadata").offset)
         virtual_size_bytes = _virtual_size(found, inspector, size_bytes)
     headers.refuse_virtual_size(virtual_size_bytes, limits)
     inspection = Inspection(found, virtual_size_bytes, size_bytes)
@@ -134,6 +137,15 @@ def _open_regular(path: Path) -> Iterator[IO[bytes]]:
         raise ImageRefused(RefusalCode.NOT_A_FILE, "not a regular file")
     with os.fdopen(descriptor, "rb") as file:
         yield file
+
+
+def _reader(file: IO[bytes]) -> Callable[[int, int], bytes]:
+    """Reads up to so many bytes at an offset; nothing beyond the file's end, or what cannot be an offset."""
+
+    def read(offset: int, length: int) -> bytes:
+        return os.pread(file.fileno(), length, offset) if offset <= sys.maxsize - length else b""
+
+    return read
 
 
 def _refuse_size(size_bytes: int, limits: InspectionLimits) -> None:

@@ -437,6 +437,20 @@ def vdi_shared_blocks(folder: Path) -> Path:
     return patch(disk(folder, ImageFormat.VDI), 512, struct.pack("<10I", *[0] * 10))
 
 
+VHDX_FILE_PARAMETERS = bytes.fromhex("3767a1ca36fa434db3b633f0aa44e76b")
+VHDX_HAS_PARENT = 2
+
+
+@hostile(RefusalCode.BACKING_FILE)
+def vhdx_differencing(folder: Path) -> Path:
+    path = disk(folder, ImageFormat.VHDX)
+    data = path.read_bytes()
+    entry = data.index(VHDX_FILE_PARAMETERS)
+    metadata = data.rindex(b"metadata", 0, entry)
+    item = metadata + struct.unpack_from("<I", data, entry + 16)[0]
+    return patch(path, item + 4, struct.pack("<I", struct.unpack_from("<I", data, item + 4)[0] | VHDX_HAS_PARENT))
+
+
 @hostile(RefusalCode.CORRUPT)
 def vhdx_cut(folder: Path) -> Path:
     return cut(disk(folder, ImageFormat.VHDX), 9 * MIB)
