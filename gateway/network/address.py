@@ -27,7 +27,7 @@ _SHIFT = 2**63
 
 
 class PortAddress(SQLModel, table=True):
-    """An address that a port holds. ``spare`` is false for one outside the subnet's pools, which is never given out by
+    """An address that a port holds. ``pooled`` is false for one outside the subnet's pools, which is never given out by
     itself.
     """
 
@@ -154,15 +154,13 @@ def of_ports(session: Session, port_ids: Sequence[int]) -> dict[int, list[PortAd
 
 def rooms(session: Session, subnet_ids: Sequence[int]) -> dict[int, Room]:
     """How full these subnets are, by two statements whatever their number."""
-    held: dict[int, int] = defaultdict(int)
     counted = select(PortAddress.subnet_id, func.count()).where(col(PortAddress.subnet_id).in_(subnet_ids))
-    for subnet_id, number in session.exec(counted.group_by(col(PortAddress.subnet_id))):
-        held[subnet_id] = number
+    held = dict(session.exec(counted.group_by(col(PortAddress.subnet_id))).all())
     free: dict[int, int] = defaultdict(int)
     ranges = select(FreeRange.subnet_id, FreeRange.first, FreeRange.last)
     for subnet_id, first, last in session.exec(ranges.where(col(FreeRange.subnet_id).in_(subnet_ids))):
         free[subnet_id] += last - first + 1
-    return {key: Room(held[key], free[key]) for key in subnet_ids}
+    return {key: Room(held.get(key, 0), free[key]) for key in subnet_ids}
 
 
 def _below(session: Session, subnet_id: int, position: int) -> FreeRange | None:

@@ -1,8 +1,8 @@
 """Networks: layer 2 segments of a tenant, and the hosts on which each is realised.
 
 A network belongs to one tenant; only operators may share it with all. It can go when no port is on it. Where it is
-realised is recorded before a host is asked (:class:`NetworkHost`), so whatever may lie on a host is known here: a row
-that is ``leaving`` is being taken away, and nothing new may settle there until that is over. Not here: what a host is
+realised is recorded before a host is asked (:class:`NetworkHost`), so whatever may lie on a host is known here; while
+it is being taken away from a host, nothing new is made there until that is over. Not here: what a host is
 told (workers/network/network.py) and subnets.
 """
 
@@ -50,17 +50,18 @@ class Network(Row, table=True):
 
 
 class NetworkHost(Row, table=True):
-    """That a network is, or is about to be, on a host. ``stale``: the host may hold an older wish. ``used_at`` moves
-    with every port that settles there, which makes settling and leaving compare-and-set against each other.
+    """That a network is, or is about to be, on a host. ``stale``: the host may not have what is recorded. While
+    ``leaving_job_id`` is set, that job takes the network away. ``used_at`` moves with every port that settles there,
+    which makes settling and leaving compare-and-set against each other.
     """
 
     __tablename__ = "network_host"
 
     network_id: int = row.ref("network.id", index=False)
     host_id: int = row.ref("host.id", ondelete="CASCADE")
-    leaving: bool = False
-    stale: bool = False
-    used_at: datetime | None = None
+    leaving_job_id: int | None = Field(default=None, sa_type=row.Key)
+    stale: bool = True
+    used_at: datetime
 
     __table_args__ = (sa.UniqueConstraint("network_id", "host_id"),)
 
@@ -276,18 +277,60 @@ def hosts_of(session: Session, network_id: int) -> Sequence[NetworkHost]:
     return session.exec(statement).all()
 
 
-def settle(session: Session, network_ids: Iterable[int], host_id: int) -> None:
-    """Record, before the host is asked, that these networks are needed there."""
-    now = clock.now(session)
-    for network_id in sorted(set(network_ids)):
-        place = session.exec(
-            select(NetworkHost).where(NetworkHost.network_id == network_id, NetworkHost.host_id == host_id)
-        ).first()
-        if place is None:
-            session.add(NetworkHost(network_id=network_id, host_id=host_id, used_at=now))
-        else:
-            place.used_at = now
+def at_host(session: Session, network_id: int, host_id: int) -> NetworkHost | None:
+    """The record of a network on a host."""
+    return session.exec(
+        select(NetworkHost).where(NetworkHost.network_id == network_id, NetworkHost.host_id == host_id)
+    ).first()
+
+
+def settle(session: Session, network_id: int, host_id: int) -> NetworkHost:
+    """Record, before the host is asked, that a network is needed there."""
+    found = at_host(session, network_id, host_id)
+    if found is None:
+        found = NetworkHost(network_id=network_id, host_id=host_id, used_at=clock.now(session))
+        session.add(found)
+    else:
+        found.used_at = clock.now(session)
     session.flush()
+    return found
+
+
+def depart(session: Session, network_id: int, host_id: int, job_id: int) -> bool:
+    """Record, before the host is asked, that this job takes a network away; False when it is not there, another job is
+    at it, or a port needs it there.
+    """
+    found = at_host(session, network_id, host_id)
+    if found is None or _needed(session, network_id, host_id):
+        return False
+    if found.leaving_job_id not in (None, job_id):
+        other = session.get(Job, found.leaving_job_id)
+        if other is not None and other.status in jobs.LIVE:
+            return False
+    found.leaving_job_id = job_id
+    session.flush()
+    return True
+
+
+def departed(session: Session, network_id: int, host_id: int, job_id: int, *, gone: bool = True) -> None:
+    """Record that the job took the network away (or, with ``gone`` False, could not). One that a port needs there by
+    now may settle again.
+    """
+    found = at_host(session, network_id, host_id)
+    if found is None or found.leaving_job_id != job_id:
+        return
+    if gone and not _needed(session, network_id, host_id):
+        session.delete(found)
+    else:
+        found.leaving_job_id = None
+        found.stale = True
+    session.flush()
+
+
+def _needed(session: Session, network_id: int, host_id: int) -> bool:
+    port: Any = nouns.BY_PREFIX["port"].table
+    here = select(port.id).where(port.network_id == network_id, port.host_id == host_id)
+    return session.exec(here.limit(1)).first() is not None
 
 
 def colliding_hosts(session: Session, network_ids: Iterable[int]) -> frozenset[int]:

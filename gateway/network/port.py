@@ -283,7 +283,7 @@ def place(session: Session, port_ids: Iterable[int], host_id: int) -> None:
     """Record, before the host is asked, that these ports and their networks will be there. Twice equals once."""
     for port in _rows(session, port_ids):
         port.host_id = host_id
-        networks.settle(session, [port.network_id], host_id)
+        networks.settle(session, port.network_id, host_id)
 
 
 def displace(session: Session, port_ids: Iterable[int]) -> None:
@@ -292,14 +292,6 @@ def displace(session: Session, port_ids: Iterable[int]) -> None:
         port.host_id = None
         port.stale = False
     session.flush()
-
-
-def on_host(session: Session, network_id: int, host_id: int, *, but: Iterable[int] = ()) -> bool:
-    """Whether a port of the network, other than these, is recorded on a host."""
-    statement = select(Port.id).where(
-        Port.network_id == network_id, Port.host_id == host_id, col(Port.id).not_in(sorted(but))
-    )
-    return session.exec(statement.limit(1)).first() is not None
 
 
 # ------------------------------------------------------------------------------------------------ parts

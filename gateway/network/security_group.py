@@ -403,10 +403,13 @@ def sources(session: Session, group_id: int, network_id: int, version: int) -> l
     """The addresses that a group stands for on a network, as the fewest ranges: its members', or all that the network
     can give out when nobody else is on it and it has many.
     """
-    members = _members(session, network_id).get(group_id, 0)
-    if not members:
-        return []
-    if _covers(members, _ports_on(session, network_id)):
+    counted = select(func.count()).select_from(PortSecurityGroup)
+    members = session.exec(
+        counted.where(
+            col(PortSecurityGroup.security_group_id) == group_id, col(PortSecurityGroup.network_id) == network_id
+        )
+    ).one()
+    if members > COVER_FROM and _covers(members, _ports_on(session, network_id)):
         return _pools(session, network_id, version)
     statement = (
         select(PortAddress.address)

@@ -3,11 +3,13 @@
 A range is written in its one canonical spelling, overlaps no other of its network, and never changes. What may be
 given out are its pools: by default all but the network's own address, the broadcast address, the gateway, and the
 address that a host needs to serve leases where there is no gateway. A subnet can go when no port has an address in it.
-Changing a network's subnets re-applies it to its hosts by a job. Not here: giving addresses (gateway/network/address.py).
+Changing a network's subnets re-applies it to its hosts by a job. Not here: giving
+addresses out (gateway/network/address.py).
 """
 
 from __future__ import annotations
 
+import itertools
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Annotated, Any
 
@@ -246,7 +248,7 @@ def _pools(command: SubnetCreate, wanted: Range, kept: set[Address]) -> list[tup
     asked: list[tuple[Address, Address]] = [(wanted[0], wanted[-1])]
     if command.allocation_pools is not None:
         asked = sorted((_pool(index, each, wanted) for index, each in enumerate(command.allocation_pools)), key=_first)
-    for (_, last), (first, _) in zip(asked, asked[1:], strict=False):
+    for (_, last), (first, _) in itertools.pairwise(asked):
         if int(first) <= int(last):
             raise Invalid("Two pools overlap.", path=("allocationPools",))
     found = [part for pool in asked for part in _without(pool, kept)]
