@@ -16,9 +16,9 @@ import structlog
 from dramatiq import Worker
 
 import workers
-from gateway.jobs.job import Bell
 from gateway.kernel.db import Database
 from gateway.kernel.settings import Settings
+from workers.compute import watch
 from workers.bell import Doorbell, declare, open_broker
 from workers.hypervisor import Hosts
 from workers.saga import Runner
@@ -38,17 +38,23 @@ def load_all() -> None:
 class Plant:
     """A running asynchronous side."""
 
-    bell: Bell
+    bell: Doorbell
     hosts: Hosts
     runner: Runner
     sweep: Sweep
     worker: Worker | None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the broker took the last message."""
+        return self.bell.healthy
 
     def stop(self, seconds: float = 10.0) -> None:
         """End gracefully: take nothing new, let steps under way end within ``seconds``, leave the rest to the next
         claim."""
         self.runner.stopping.set()
         self.sweep.stop(seconds)
+        watch.close_all()
         if self.worker is not None:
             self.worker.stop(timeout=int(seconds * 1000))
         self.hosts.close()

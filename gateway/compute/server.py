@@ -7,6 +7,7 @@ Creating is in gateway.compute.server_create; the states are in gateway.compute.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -39,6 +40,8 @@ from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row, expect
 from gateway.metering import usage
 from gateway.metering.usage import Metered
+from gateway.network import port as ports
+from gateway.network.port import Port
 
 
 class Server(Row, table=True):
@@ -121,6 +124,18 @@ def find(subject: Subject, wanted: Filter) -> SelectOfScalar[Server]:
         found = found.where(col(Server.status).in_(wanted.status))
     if wanted.tag is not None:
         found = found.where(row.json_has(col(Server.tags), wanted.tag))
+    return found
+
+
+def addresses_of(session: Session, server_ids: Sequence[int]) -> dict[int, list[str]]:
+    """The addresses of many servers, in the order of their ports."""
+    bound = session.exec(
+        select(Port.id, Port.server_id).where(col(Port.server_id).in_(server_ids)).order_by(col(Port.nic), col(Port.id))
+    ).all()
+    known = ports.addresses(session, [port_id for port_id, _ in bound])
+    found: dict[int, list[str]] = {}
+    for port_id, server_id in bound:
+        found.setdefault(server_id or 0, []).extend(known.get(port_id, []))
     return found
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlmodel import Field, col
+from sqlmodel import Field, Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
+from gateway.identity import quota
+from gateway.identity.quota import Resource
+from gateway.jobs import job as jobs
+from gateway.jobs.job import Order
 from gateway.kernel import row
-from gateway.kernel.access import within
+from gateway.kernel.access import Role, Subject, require, within
+from gateway.kernel.command import AnyId, Command, Retryable
+from gateway.kernel.errors import InvalidState
 from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
+from gateway.metering import usage
 
 
 class SnapshotStatus(StrEnum):
@@ -44,3 +52,50 @@ class Snapshot(Row, table=True):
 NOUN = register(Noun("snapshot", Snapshot, lambda subject: within(col(Snapshot.tenant_id), subject)))
 
 ORDERS: dict[str, Any] = {"NAME": col(Snapshot.name), "SIZE_GIB": col(Snapshot.size_gib)}
+
+
+class Filter(Command):
+    """Which snapshots."""
+
+    name: str | None = Field(default=None, max_length=255, description="With exactly this name.")
+    status: list[SnapshotStatus] | None = Field(default=None, description="In one of these states.")
+
+
+def find(subject: Subject, wanted: Filter) -> SelectOfScalar[Snapshot]:
+    """The snapshots a subject may see."""
+    found = select(Snapshot).where(NOUN.scope(subject))
+    if wanted.name is not None:
+        found = found.where(Snapshot.name == wanted.name)
+    if wanted.status is not None:
+        found = found.where(col(Snapshot.status).in_(wanted.status))
+    return found
+
+
+class SnapshotDelete(Retryable):
+    """The snapshot to delete."""
+
+    id: AnyId = Field(description="The snapshot.")
+
+
+def delete(session: Session, subject: Subject, command: SnapshotDelete) -> dict[str, Any]:
+    """Delete a snapshot; volumes made from it stay whole."""
+    found = NOUN.get(session, subject, command.id, "id")
+    require(subject, Role.MEMBER, found.tenant_id, what="deleting a snapshot")
+    public = NOUN.public(found)
+    if found.status is SnapshotStatus.DELETING:
+        return {"snapshot": found, "job": jobs.active(session, public)}
+    if found.status is SnapshotStatus.CREATING:
+        raise InvalidState(
+            "The snapshot is being made.", path=("id",), current=found.status.value, allowed=["AVAILABLE", "ERROR"]
+        )
+    found.status = SnapshotStatus.DELETING
+    session.flush()
+    order = Order("snapshot.delete", found.tenant_id, public, arguments={"snapshot_id": found.id})
+    return {"snapshot": found, "job": jobs.submit(session, subject, order)}
+
+
+def forget(session: Session, snapshot: Snapshot) -> None:
+    """The last trace goes: quota is given back and nothing is counted any more."""
+    quota.give(session, snapshot.tenant_id, {Resource.SNAPSHOTS: 1, Resource.VOLUME_GIB: snapshot.size_gib})
+    usage.closed(session, snapshot.uid)
+    session.delete(snapshot)

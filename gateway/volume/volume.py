@@ -9,16 +9,29 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlmodel import Field, Session, col
+from pydantic import model_validator
+from sqlmodel import Field, Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
-from gateway.identity import quota
+from gateway.identity import ownership, quota
+from gateway.identity import tenant as tenants
 from gateway.identity.quota import Resource
+from gateway.identity.tenant import Tenant
+from gateway.image import image as images
+from gateway.image.image import Image, ImageStatus
+from gateway.jobs import job as jobs
+from gateway.jobs.job import Order
+from gateway.kernel import noun as nouns
 from gateway.kernel import row
-from gateway.kernel.access import Subject, within
-from gateway.kernel.errors import InvalidState
+from gateway.kernel.access import Role, Subject, require, within
+from gateway.kernel.command import AnyId, Command, Name, Retryable, Tag, Text, Versioned
+from gateway.kernel.errors import Invalid, InUse, InvalidState
 from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
 from gateway.metering import usage
+from gateway.metering.usage import Metered
+from gateway.volume import snapshot as snapshots
+from gateway.volume.snapshot import Snapshot, SnapshotStatus
 
 
 class VolumeStatus(StrEnum):
@@ -105,6 +118,207 @@ def forget(session: Session, volume: Volume) -> None:
     session.delete(volume)
 
 
-def visible(subject: Subject) -> Any:
-    """The predicate of the volumes a subject may see."""
-    return NOUN.scope(subject)
+# ------------------------------------------------------------------------------------------------ lists
+
+
+class Filter(Command):
+    """Which volumes."""
+
+    tenant_id: AnyId | None = Field(default=None, description="Of this tenant.")
+    name: str | None = Field(default=None, max_length=255, description="With exactly this name.")
+    status: list[VolumeStatus] | None = Field(default=None, description="In one of these states.")
+    tag: str | None = Field(default=None, max_length=60, description="With this tag.")
+
+
+def find(subject: Subject, wanted: Filter) -> SelectOfScalar[Volume]:
+    """The volumes a subject may see."""
+    found = select(Volume).where(NOUN.scope(subject))
+    if wanted.tenant_id is not None:
+        owner = select(Tenant.id).where(Tenant.uid == tenants.NOUN.uid(wanted.tenant_id, "tenantId"))
+        found = found.where(col(Volume.tenant_id).in_(owner))
+    if wanted.name is not None:
+        found = found.where(Volume.name == wanted.name)
+    if wanted.status is not None:
+        found = found.where(col(Volume.status).in_(wanted.status))
+    if wanted.tag is not None:
+        found = found.where(row.json_has(col(Volume.tags), wanted.tag))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+class VolumeCreate(Retryable):
+    """A new volume: blank, or made from an image or a snapshot."""
+
+    name: Name = Field(description="Its name; need not be unique.")
+    description: Text = Field(default="", description="What it is for.")
+    tenant_id: AnyId | None = Field(default=None, description="Whose it is; your only tenant by default.")
+    size_gib: int | None = Field(
+        default=None, ge=1, le=65_536, description="Size in GiB; that of the image or snapshot by default."
+    )
+    image_id: AnyId | None = Field(default=None, description="The image to make it from.")
+    snapshot_id: AnyId | None = Field(default=None, description="The snapshot to make it from.")
+    availability_zone: Name | None = Field(default=None, description="The zone it shall lie in; any by default.")
+    hypervisor: str | None = Field(
+        default=None, pattern="^(KVM|ESXI|SIM)$", description="`KVM`, `ESXI` or `SIM`: where it shall be usable; any by default."
+    )
+    tags: list[Tag] = Field(default_factory=list, max_length=50, description="Words to find it by.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> VolumeCreate:
+        if self.image_id is not None and self.snapshot_id is not None:
+            raise ValueError("give imageId or snapshotId, not both")
+        if self.size_gib is None and self.image_id is None and self.snapshot_id is None:
+            raise ValueError("a blank volume needs sizeGib")
+        return self
+
+
+class VolumeUpdate(Versioned):
+    """What to change of a volume; what is absent stays."""
+
+    id: AnyId = Field(description="The volume.")
+    name: Name | None = Field(default=None, description="Its new name.")
+    description: Text | None = Field(default=None, description="What it is for.")
+    tags: list[Tag] | None = Field(default=None, max_length=50, description="Its new tags, all of them.")
+    delete_with_server: bool | None = Field(
+        default=None, description="Whether it goes when the server it is attached to is deleted."
+    )
+
+
+class VolumeExtend(Retryable):
+    """A volume to grow."""
+
+    id: AnyId = Field(description="The volume.")
+    size_gib: int = Field(ge=1, le=65_536, description="Its new size in GiB; larger than now.")
+
+
+class VolumeDelete(Retryable):
+    """The volume to delete."""
+
+    id: AnyId = Field(description="The volume.")
+
+
+def create(session: Session, subject: Subject, command: VolumeCreate) -> dict[str, Any]:
+    """Insert the volume with its job. Raises any refusal of what it is made from, and QuotaExceeded."""
+    tenant = ownership.tenant_for(session, subject, command.tenant_id, Role.MEMBER)
+    image = None if command.image_id is None else _image(session, subject, command.image_id)
+    source = None if command.snapshot_id is None else _snapshot(session, subject, command.snapshot_id)
+    least = source.size_gib if source is not None else _image_gib(image) if image is not None else 1
+    size = command.size_gib if command.size_gib is not None else least
+    if size < least:
+        raise Invalid(f"Its source needs {least} GiB.", path=("sizeGib",))
+    quota.take(session, tenant.id, {Resource.VOLUMES: 1, Resource.VOLUME_GIB: size})
+    volume = Volume(
+        tenant_id=tenant.id,
+        name=command.name,
+        description=command.description,
+        size_gib=size,
+        image_id=image.id if image is not None else None,
+        snapshot_id=source.id if source is not None else None,
+        tags=list(dict.fromkeys(command.tags)),
+    )
+    session.add(volume)
+    session.flush()
+    usage.opened(session, tenant.id, Metered.VOLUME_GIB, volume.uid, size)
+    wishes = {"hypervisor": command.hypervisor, "availability_zone": command.availability_zone}
+    return _ordered(session, subject, volume, "volume.create", wishes)
+
+
+def update(session: Session, subject: Subject, command: VolumeUpdate) -> Volume:
+    """Change what people call a volume."""
+    volume = reach(session, subject, command.id)
+    row.expect(volume, command.expected_version)
+    given = command.model_fields_set
+    if "name" in given and command.name is not None:
+        volume.name = command.name
+    if "description" in given:
+        volume.description = command.description or ""
+    if "tags" in given:
+        volume.tags = list(dict.fromkeys(command.tags or []))
+    if "delete_with_server" in given and command.delete_with_server is not None:
+        volume.delete_with_server = command.delete_with_server
+    return volume
+
+
+def extend(session: Session, subject: Subject, command: VolumeExtend) -> dict[str, Any]:
+    """Grow a volume, attached or not."""
+    volume = reach(session, subject, command.id)
+    if command.size_gib <= volume.size_gib:
+        raise Invalid(f"The volume has {volume.size_gib} GiB; it can only grow.", path=("sizeGib",))
+    before = volume.status
+    move(volume, (VolumeStatus.AVAILABLE, VolumeStatus.IN_USE), VolumeStatus.EXTENDING, "id")
+    more = command.size_gib - volume.size_gib
+    quota.take(session, volume.tenant_id, {Resource.VOLUME_GIB: more})
+    return _ordered(
+        session, subject, volume, "volume.extend", {"size_gib": command.size_gib, "before": before.value, "more": more}
+    )
+
+
+def delete(session: Session, subject: Subject, command: VolumeDelete) -> dict[str, Any]:
+    """Delete a volume that is attached to nothing. Raises InUse with the server that holds it."""
+    volume = reach(session, subject, command.id)
+    if volume.status is VolumeStatus.DELETING:
+        return {"volume": volume, "job": jobs.active(session, NOUN.public(volume))}
+    if volume.server_id is not None:
+        holder = holder_of(session, volume)
+        raise InUse("The volume is attached to a server.", path=("id",), blockers=[holder] if holder else [])
+    move(volume, (VolumeStatus.AVAILABLE, VolumeStatus.ERROR), VolumeStatus.DELETING, "id")
+    return _ordered(session, subject, volume, "volume.delete", {})
+
+
+def reach(session: Session, subject: Subject, public_id: str, *path: str) -> Volume:
+    """The volume a member means to change. Raises NotFound or Forbidden."""
+    volume = NOUN.get(session, subject, public_id, *(path or ("id",)))
+    require(subject, Role.MEMBER, volume.tenant_id, what="changing a volume")
+    return volume
+
+
+def holder_of(session: Session, volume: Volume) -> str | None:
+    """The TypeID of the server that a volume is promised or attached to."""
+    if volume.server_id is None:
+        return None
+    servers = nouns.BY_PREFIX["server"]
+    found = session.get(servers.table, volume.server_id)
+    return None if found is None else servers.public(found)
+
+
+def queue_of(session: Session, volume: Volume) -> str:
+    """Whose queue a volume's jobs join: its server's while it is attached, so that they never cross."""
+    return holder_of(session, volume) or NOUN.public(volume)
+
+
+def _ordered(
+    session: Session, subject: Subject, volume: Volume, kind: str, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    session.flush()
+    order = Order(
+        kind, volume.tenant_id, NOUN.public(volume), resource=queue_of(session, volume),
+        arguments={"volume_id": volume.id, **arguments},
+    )  # fmt: skip
+    return {"volume": volume, "job": jobs.submit(session, subject, order)}
+
+
+def _image(session: Session, subject: Subject, public_id: str) -> Image:
+    image = images.NOUN.get(session, subject, public_id, "imageId")
+    if image.status is not ImageStatus.ACTIVE:
+        raise InvalidState(
+            f"The image is {image.status.value}.", path=("imageId",), current=image.status.value, allowed=["ACTIVE"]
+        )
+    return image
+
+
+def _image_gib(image: Image) -> int:
+    return max(1, image.min_disk_gib, -(-(image.virtual_size_bytes or 0) // (1 << 30)))
+
+
+def _snapshot(session: Session, subject: Subject, public_id: str) -> Snapshot:
+    found = snapshots.NOUN.get(session, subject, public_id, "snapshotId")
+    if found.status is not SnapshotStatus.AVAILABLE:
+        raise InvalidState(
+            f"The snapshot is {found.status.value}.",
+            path=("snapshotId",),
+            current=found.status.value,
+            allowed=["AVAILABLE"],
+        )
+    return found

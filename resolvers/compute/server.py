@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import strawberry
@@ -15,11 +16,12 @@ from gateway.jobs import job
 from gateway.kernel.access import Need
 from gateway.network import port
 from gateway.volume import volume
+from resolvers.jobs.event import changes
 from resolvers.kernel import scalars
 from resolvers.kernel.connections import Listing, children_connection, connection_query
 from resolvers.kernel.context import Context, on_thread
 from resolvers.kernel.graph import Node, children, column, computed, edge, lazy, node, wrap
-from resolvers.kernel.roots import mutation, node_query
+from resolvers.kernel.roots import mutation, node_query, subscription
 
 MAX_LINES = 10_000
 
@@ -75,9 +77,7 @@ class Server(Node):
     async def addresses(self, info: Info) -> list[scalars.IPAddress]:
         """The addresses."""
         context: Context = info.context
-        found = await context.batch(
-            "server.addresses", lambda session, keys: port.addresses_of_servers(session, keys)
-        ).load(self.row.id)
+        found = await context.batch("server.addresses", server.addresses_of).load(self.row.id)
         return [scalars.IPAddress(each) for each in found or []]
 
     @strawberry.field(graphql_type=lazy(job.NOUN) | None, description="The job at work on it, or next in its queue.")
@@ -102,6 +102,18 @@ class Server(Node):
             return None
         count = max(0, min(last_lines if last_lines is not None else 1000, MAX_LINES))
         return "\n".join(text.splitlines()[-count:]) if count else ""
+
+
+@subscription(
+    Need.SIGNED_IN, "A server now and after each change, until it is gone.", name="serverChanged", shown_as=Server
+)
+async def server_changed(
+    info: Info,
+    id: Annotated[strawberry.ID, strawberry.argument(description="The server.")],  # noqa: A002 - the argument's public name
+) -> AsyncIterator[Any]:
+    """The server, pushed."""
+    async for each in changes(info, server.NOUN, id):
+        yield each
 
 
 node_query(server.NOUN, "A server by its id.")

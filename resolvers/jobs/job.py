@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
 import strawberry
 from strawberry.types import Info
@@ -12,11 +13,12 @@ from gateway.jobs import job
 from gateway.jobs.job import StepStatus
 from gateway.kernel import errors, ids, noun
 from gateway.kernel.access import Need
+from resolvers.jobs.event import changes
 from resolvers.kernel import problems, scalars
 from resolvers.kernel.connections import Listing, connection_query
 from resolvers.kernel.context import Context
 from resolvers.kernel.graph import Node, column, computed, edge, node, wrap
-from resolvers.kernel.roots import mutation, node_query
+from resolvers.kernel.roots import mutation, node_query, subscription
 
 
 @strawberry.type(description="One step of a job.")
@@ -91,6 +93,18 @@ class Job(Node):
             ("target", prefix), lambda session, uids: noun.BY_PREFIX[prefix].find(session, context.subject, uids)
         ).load(uid)
         return wrap(found)  # type: ignore[no-any-return]  # wrap finds the type at run time
+
+
+@subscription(
+    Need.SIGNED_IN, "A job now and after each change, until it has ended.", name="jobChanged", shown_as=Job
+)
+async def job_changed(
+    info: Info,
+    id: Annotated[strawberry.ID, strawberry.argument(description="The job.")],  # noqa: A002 - the argument's public name
+) -> AsyncIterator[Any]:
+    """The job, pushed."""
+    async for each in changes(info, job.NOUN, id, lambda row: row.status not in job.LIVE):
+        yield each
 
 
 node_query(job.NOUN, "A job by its id.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -44,7 +44,12 @@ class Context:
     subject: Subject
     services: Services
     limits: Any = None
+    refresh: Callable[[], Awaitable[Subject]] | None = None
     loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
+
+    async def now(self) -> Subject:
+        """The subject with the roles of this moment: for streams that outlive them."""
+        return self.subject if self.refresh is None else await self.refresh()
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Run ``work`` with a read session on a thread."""

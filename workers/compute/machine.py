@@ -9,6 +9,7 @@ from gateway.compute import server as servers
 from gateway.compute.server import Server
 from gateway.compute.server_state import Observed
 from gateway.identity.tenant import Tenant
+from gateway.network import address
 from gateway.network import port as ports
 from gateway.network.network import Network
 from gateway.network.subnet import Subnet
@@ -49,12 +50,12 @@ def spec(session: Session, server: Server) -> MachineSpec:
 
 def _interface(session: Session, port: ports.Port) -> Interface:
     subnets = {s.id: s for s in session.exec(select(Subnet).where(Subnet.network_id == port.network_id))}
-    found = ports.placed(session, port.id)
+    found = [(each.subnet_id, each.address) for each in address.of_ports(session, [port.id]).get(port.id, [])]
     mine = [subnets[subnet_id] for subnet_id, _ in found]
     return Interface(
         mac=port.mac,
         dhcp=any(s.dhcp for s in mine if ":" not in s.cidr),
-        addresses=tuple(f"{address}/{subnets[subnet_id].cidr.partition('/')[2]}" for subnet_id, address in found),
+        addresses=tuple(f"{text}/{subnets[subnet_id].cidr.partition('/')[2]}" for subnet_id, text in found),
         gateways=tuple(s.gateway for s in mine if s.gateway),
         dns_servers=tuple(dict.fromkeys(dns for s in mine for dns in s.dns_servers)),
     )

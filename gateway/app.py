@@ -1,0 +1,150 @@
+"""Composition root: settings become a database, a schema, a doorbell, workers and pages, in one Starlette app.
+
+``Cloud.open`` does everything that must be done before the first request: migrations, the first admin, the local host.
+Nothing here holds a rule of the domain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import select
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from gateway import first_start, metrics, migrations
+from gateway.dashboard.routes import routes as dashboard_routes
+from gateway.identity import bootstrap
+from gateway.kernel import log as logs
+from gateway.kernel import noun, secretbox
+from gateway.kernel.db import Database
+from gateway.kernel.settings import Settings
+from resolvers.identity.authentication import Recogniser
+from resolvers.kernel.context import Context, Services
+from resolvers.kernel.feed import Feed
+from resolvers.schema import schema, sdl
+from resolvers.transport.app import Caller, OperationInfo, TransportSettings
+from resolvers.transport.app import routes as transport_routes
+from resolvers.transport.documents import read_manifest
+from workers import main as workers
+from workers.compute.live import Live
+from workers.main import Plant
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Cloud:
+    """One running gateway process."""
+
+    settings: Settings
+    db: Database
+    plant: Plant
+    feed: Feed
+    first: first_start.FirstStart
+
+    @classmethod
+    def open(cls, settings: Settings) -> Cloud:
+        """Open everything; raises when the database cannot be had."""
+        db = open_database(settings)
+        plant = workers.start(db, settings, work=settings.embedded)
+        first = first_start.prepare(db, settings)
+        return cls(settings, db, plant, Feed(db), first)
+
+    def close(self) -> None:
+        """Let go of everything, steps under way first."""
+        self.plant.stop()
+        self.db.close()
+
+    def app(self) -> Starlette:
+        """The ASGI application; its lifespan starts the feed, and closes the cloud at the end."""
+        stopping = asyncio.Event()
+
+        @asynccontextmanager
+        async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+            self.feed.start()
+            yield
+            stopping.set()
+            await self.feed.stop()
+            await asyncio.to_thread(self.close)
+
+        return Starlette(routes=self._routes(stopping), lifespan=lifespan)
+
+    def _routes(self, stopping: asyncio.Event) -> list[BaseRoute]:
+        services = Services(
+            db=self.db,
+            feed=self.feed,
+            settings=self.settings,
+            extras={"live": Live(self.db, self.plant.hosts)},
+        )
+        recogniser = Recogniser(self.db)
+
+        async def context(identity: Any, caller: Caller, operation: OperationInfo) -> Context:
+            async def refresh() -> Any:
+                return await identity.current(caller, operation.request_id)
+
+            return Context(subject=await refresh(), services=services, limits=operation, refresh=refresh)
+
+        manifest = self.settings.trusted_documents
+        transport = TransportSettings(
+            allowed_origins=tuple(self.settings.cors_origins),
+            operation_deadline_seconds=self.settings.operation_timeout_s,
+            manifest=read_manifest(manifest) if manifest else {},
+            trusted_only=manifest is not None,
+            stopping=stopping,
+        )
+        return [
+            *transport_routes(schema(), transport, recogniser.authenticate, context),
+            *dashboard_routes(sdl=sdl()),
+            Route("/healthz", self._healthz),
+            Route("/readyz", self._readyz),
+            Route("/metrics", self._metrics),
+        ]
+
+    async def _healthz(self, _request: Request) -> Response:
+        return JSONResponse({"status": "ok", "version": version("stratograph")})
+
+    async def _readyz(self, _request: Request) -> Response:
+        def ask() -> None:
+            with self.db.read() as session:
+                session.exec(select(1)).one()
+
+        try:
+            await asyncio.to_thread(ask)
+        except SQLAlchemyError as error:
+            return JSONResponse({"status": "unavailable", "database": type(error).__name__}, status_code=503)
+        return JSONResponse({"status": "ready", "broker": "ok" if self.plant.healthy else "away"})
+
+    async def _metrics(self, request: Request) -> Response:
+        token = self.settings.metrics_token
+        if token is not None and request.headers.get("authorization") != f"Bearer {token}":
+            return PlainTextResponse("a bearer token is needed\n", status_code=401)
+        text = await asyncio.to_thread(metrics.render, self.db)
+        return Response(text, media_type=metrics.CONTENT_TYPE)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database at its newest revision, with all that sessions are provided with."""
+    noun.load_all()
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    db = Database(settings.database)
+    migrations.upgrade(db)
+    box = secretbox.load(settings.state_dir)
+    db.provide("sealed", box)
+    db.provide("settings", settings)
+    bootstrap.equip(db, box)
+    return db
+
+
+def configure_logs(settings: Settings) -> None:
+    """Logging as the settings say."""
+    logs.configure(settings.log_level, settings.log_format)

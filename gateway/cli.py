@@ -1,0 +1,128 @@
+"""The ``stratograph`` command. Each subcommand is a thin call; what it does lives elsewhere."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from gateway.kernel import settings as setting
+from gateway.kernel.settings import Settings
+
+app = typer.Typer(help="A whole cloud behind one GraphQL schema.", no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console(stderr=True)
+
+
+def _settings() -> Settings:
+    try:
+        return setting.load()
+    except (ValidationError, ValueError) as error:
+        console.print(f"[red]The settings are wrong:[/] {error}")
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def serve() -> None:
+    """Run the API, and the workers too unless there is a broker."""
+    import uvicorn
+
+    from gateway import banner
+    from gateway.app import Cloud, configure_logs
+
+    settings = _settings()
+    configure_logs(settings)
+    cloud = Cloud.open(settings)
+    config = uvicorn.Config(
+        cloud.app(),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        ws_max_size=1 << 20,
+        timeout_graceful_shutdown=10,
+        server_header=False,
+    )
+    server = banner.Announcing(config, lambda: banner.show(cloud))
+    server.run()
+    sys.exit(0 if server.started else 1)
+
+
+@app.command()
+def worker() -> None:
+    """Carry out jobs that a broker delivers. Run as many as you like."""
+    from gateway.app import configure_logs, open_database
+    from workers.main import run_forever
+
+    settings = _settings()
+    configure_logs(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    db = open_database(settings)
+    run_forever(db, settings, stop)
+    db.close()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's structure."""
+    from gateway import migrations
+    from gateway.kernel.db import Database
+
+    settings = _settings()
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    db = Database(settings.database)
+    changed = migrations.upgrade(db)
+    db.close()
+    console.print("The database was brought up to date." if changed else "The database is up to date.")
+
+
+@app.command()
+def doctor() -> None:
+    """Report what is there and what is missing, with the remedy."""
+    from drivers import registry
+    from gateway import doctor as checks
+
+    settings = _settings()
+    allowed = {name.upper() for name in settings.drivers}
+    report = checks.examine(
+        settings.state_dir,
+        listen=settings.listen,
+        database_url=settings.database_url,
+        broker_url=settings.broker_url,
+        drivers={kind: found.missing() for kind, found in registry.all_types().items() if kind in allowed},
+    )
+    checks.show(report)
+    raise typer.Exit(0 if report.usable else 1)
+
+
+@app.command("settings")
+def list_settings() -> None:
+    """List every setting with its default and meaning."""
+    from rich.table import Table
+
+    table = Table("setting", "default", "meaning")
+    for name, field in Settings.model_fields.items():
+        table.add_row(f"{setting.PREFIX}{name.upper()}", str(field.default), field.description)
+    Console().print(table)
+
+
+@app.command()
+def demo(
+    image: Annotated[Path | None, typer.Option(help="The guest image; a tiny one is built by `make guest`.")] = None,
+) -> None:
+    """Do the main job against the running gateway, by its public API only."""
+    from gateway.demo.run import run
+
+    raise typer.Exit(run(_settings(), image))
+
+
+def main() -> None:
+    """Entry point."""
+    app()

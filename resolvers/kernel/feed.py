@@ -1,0 +1,180 @@
+"""The feed: the event log, pushed. One reader per process, however many subscribers.
+
+It is woken by this process's own commits and looks every tenth of a second for those of others; with no subscriber it
+does nothing. Each subscriber gets the events of the objects it asked for; one that falls too far behind is sent back to
+the log itself, so a slow client costs bounded memory and misses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import structlog
+
+from gateway.jobs import event as events
+from gateway.jobs.event import Cursor, Event
+from gateway.kernel.db import Database
+from resolvers.kernel.context import on_thread
+
+BATCH = 500
+LOOK_EVERY_S = 0.1
+MOST_WAITING = 5_000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Subscriber:
+    """Somebody who waits for events of one object (None: of all)."""
+
+    object_uid: UUID | None
+    waiting: deque[Event] = field(default_factory=deque)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    overflown: bool = False
+
+    def put(self, event: Event) -> None:
+        """Hand an event over."""
+        if len(self.waiting) >= MOST_WAITING:
+            self.waiting.clear()
+            self.overflown = True
+        if not self.overflown:
+            self.waiting.append(event)
+        self.ready.set()
+
+
+class Feed:
+    """Reads the log once and hands events out."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._all: set[Subscriber] = set()
+        self._by_object: dict[UUID, set[Subscriber]] = defaultdict(set)
+        self._wake = asyncio.Event()
+        self._cursor: Cursor | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Begin, on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._db.committed.append(self._committed)
+        self._task = asyncio.create_task(self._run(), name="feed")
+
+    async def stop(self) -> None:
+        """End."""
+        with suppress(ValueError):
+            self._db.committed.remove(self._committed)
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def stream(self, after: Cursor | None, object_uid: UUID | None = None) -> AsyncIterator[Event]:
+        """Events behind a cursor (None: from now on), in the log's order, without end."""
+        subscriber = self._subscribe(object_uid)
+        try:
+            if after is None:
+                after = await on_thread(self._newest)
+            last = after
+            async for event in self._catch_up(last, object_uid):
+                last = event.cursor
+                yield event
+            while True:
+                if subscriber.overflown:
+                    subscriber.overflown = False
+                    async for event in self._catch_up(last, object_uid):
+                        last = event.cursor
+                        yield event
+                while subscriber.waiting:
+                    event = subscriber.waiting.popleft()
+                    if event.cursor > last:
+                        last = event.cursor
+                        yield event
+                subscriber.ready.clear()
+                if not subscriber.waiting and not subscriber.overflown:
+                    await subscriber.ready.wait()
+        finally:
+            self._unsubscribe(subscriber)
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _subscribe(self, object_uid: UUID | None) -> Subscriber:
+        subscriber = Subscriber(object_uid)
+        (self._all if object_uid is None else self._by_object[object_uid]).add(subscriber)
+        self._wake.set()
+        return subscriber
+
+    def _unsubscribe(self, subscriber: Subscriber) -> None:
+        if subscriber.object_uid is None:
+            self._all.discard(subscriber)
+            return
+        mine = self._by_object.get(subscriber.object_uid, set())
+        mine.discard(subscriber)
+        if not mine:
+            self._by_object.pop(subscriber.object_uid, None)
+
+    async def _catch_up(self, cursor: Cursor, object_uid: UUID | None) -> AsyncIterator[Event]:
+        while True:
+            found = await on_thread(self._reader(cursor))
+            for event in found:
+                if object_uid in (None, event.object_uid):
+                    yield event
+            if len(found) < BATCH:
+                return
+            cursor = found[-1].cursor
+
+    def _reader(self, cursor: Cursor) -> Callable[[], list[Event]]:
+        def read() -> list[Event]:
+            with self._db.read() as session:
+                return list(events.after(session, cursor, BATCH))
+
+        return read
+
+    def _newest(self) -> Cursor:
+        with self._db.read() as session:
+            return events.newest(session)
+
+    def _committed(self) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closing
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _run(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), LOOK_EVERY_S if self._subscribers else None)
+            self._wake.clear()
+            try:
+                await self._look()
+            except Exception:
+                log.exception("the event log could not be read")
+                await asyncio.sleep(1.0)
+
+    @property
+    def _subscribers(self) -> bool:
+        return bool(self._all or self._by_object)
+
+    async def _look(self) -> None:
+        if not self._subscribers:
+            self._cursor = None
+            return
+        if self._cursor is None:
+            self._cursor = await on_thread(self._newest)
+            # Those who came before this moment look at the log themselves for what they may have missed.
+            for subscriber in [*self._all, *(each for some in self._by_object.values() for each in some)]:
+                subscriber.overflown = True
+                subscriber.ready.set()
+        while True:
+            found = await on_thread(self._reader(self._cursor))
+            for event in found:
+                for subscriber in [*self._all, *self._by_object.get(event.object_uid, ())]:
+                    subscriber.put(event)
+            if found:
+                self._cursor = found[-1].cursor
+            if len(found) < BATCH:
+                return
