@@ -189,8 +189,12 @@ class DriverWideContract:
             watch.close()
         assert not _alive(watch)
         count = len(seen)
+        heard: list[api.MachineChanged] = []  # another watch says when news has had its time to come
+        fence = driver.watch(heard.append, rig.deadline)
         with rig.volume() as volume, rig.machine(volume) as machine:
             rig.power(machine.id, PowerAction.ON)
+            wait_for(lambda: bool(heard), rig.seconds, "a new watch tells of the start")
+        fence.close()
         assert len(seen) == count, "no call-back comes after close returned"
 
 

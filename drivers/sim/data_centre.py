@@ -40,6 +40,12 @@ class DataCentre:
         self.store = store
         self.calls: Counter[str] = Counter()
         self._clock: Callable[[], datetime] | None = None
+        self._counting = Lock()
+
+    def count(self, verb: str) -> None:
+        """Note that this process asked for that verb."""
+        with self._counting:
+            self.calls[verb] += 1
 
     # ------------------------------------------------------------------------------------- time
 

@@ -45,7 +45,7 @@ class Gate:
 
         Raises the weather's errors, Unsupported for an absent facet, Transient when late.
         """
-        self.centre.calls[name] += 1
+        self.centre.count(name)
         stormy = self.weather(name, deadline)
         if facet := FACETS.get(name.partition(".")[0]):
             self.need(facet)
