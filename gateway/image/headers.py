@@ -350,7 +350,7 @@ _VHDX_HAS_PARENT: Final = 2
 
 
 def refuse_vhdx_parent(read: Callable[[int, int], bytes], table_offset: int) -> None:
-    """Refuse a differencing VHDX. ``read(offset, length)`` reads the file, ``table_offset`` is where its metadata are."""
+    """Refuse a differencing VHDX. ``read(offset, length)`` reads the file; its metadata are at ``table_offset``."""
     table = read(table_offset, _VHDX_TABLE_BYTES)
     if len(table) < _VHDX_TABLE_BYTES:
         raise ImageRefused(RefusalCode.TRUNCATED, "the VHDX metadata are incomplete")

@@ -1,12 +1,13 @@
 """Image files for tests, made on the spot: honest ones of every format, and hostile ones with the reason they deserve.
 
-Nothing binary is committed: qemu-img and genisoimage make what is well-formed, and a few struct.pack calls turn it into
+Nothing binary is committed: qemu-img and pycdlib make what is well-formed, and a few struct.pack calls turn it into
 what is not. Every hostile file names the refusal it must meet.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import struct
 import subprocess
@@ -15,6 +16,8 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pycdlib
 
 from gateway.image.formats import ImageFormat, RefusalCode
 
@@ -66,11 +69,12 @@ def disk(folder: Path, image_format: ImageFormat, *options: str, size_bytes: int
 
 
 def iso(folder: Path) -> Path:
-    root = folder / "root"
-    root.mkdir()
-    (root / "user-data").write_text("#cloud-config\n")
-    path = folder / "disk.iso"
-    subprocess.run(["genisoimage", "-quiet", "-o", str(path), str(root)], check=True, timeout=30)
+    text = b"#cloud-config\n" * 20_000
+    disc, path = pycdlib.PyCdlib(), folder / "disk.iso"
+    disc.new(interchange_level=3, joliet=3, vol_ident="cidata")
+    disc.add_fp(io.BytesIO(text), len(text), "/USERDATA.;1", joliet_path="/user-data")
+    disc.write(str(path))
+    disc.close()
     return path
 
 
