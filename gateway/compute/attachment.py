@@ -4,8 +4,9 @@ job plugs it in, and takes the promise back when that cannot be done.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import StringConstraints
 from sqlmodel import Field, Session, select
 
 from gateway.compute import server as servers
@@ -27,8 +28,8 @@ class VolumeAttach(Retryable):
 
     volume_id: AnyId = Field(description="The volume; it must be available and on the server's host.")
     server_id: AnyId = Field(description="The server, of the same tenant.")
-    device: str | None = Field(
-        default=None, pattern="^vd[a-z]$", description="The guest's name for it, such as `vdc`; the next free one by default."
+    device: Annotated[str, StringConstraints(pattern="^vd[a-z]$")] | None = Field(
+        default=None, description="The guest's name for it, such as `vdc`; the next free one by default."
     )
     delete_with_server: bool = Field(default=False, description="Whether it goes when the server goes.")
 

@@ -7,9 +7,9 @@ the mutation's own transaction, and the job moves it on. A volume lies on one ho
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import StringConstraints, model_validator
 from sqlmodel import Field, Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -160,8 +160,8 @@ class VolumeCreate(Retryable):
     image_id: AnyId | None = Field(default=None, description="The image to make it from.")
     snapshot_id: AnyId | None = Field(default=None, description="The snapshot to make it from.")
     availability_zone: Name | None = Field(default=None, description="The zone it shall lie in; any by default.")
-    hypervisor: str | None = Field(
-        default=None, pattern="^(KVM|ESXI|SIM)$", description="`KVM`, `ESXI` or `SIM`: where it shall be usable; any by default."
+    hypervisor: Annotated[str, StringConstraints(pattern="^(KVM|ESXI|SIM)$")] | None = Field(
+        default=None, description="`KVM`, `ESXI` or `SIM`: where it shall be usable; any by default."
     )
     tags: list[Tag] = Field(default_factory=list, max_length=50, description="Words to find it by.")
 
