@@ -32,7 +32,7 @@ trap 'rm -rf "$work"' EXIT
 awk '/^[^ #]/ { on = /^libvirt-python==/ } !on' "$lock" >"$work/wheels.txt"
 awk '/^[^ #]/ { on = /^libvirt-python==/ } on' "$lock" >"$work/libvirt.txt"
 
-pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check --no-input install)
+pip=("$venv/bin/python" -m pip --quiet --quiet --disable-pip-version-check --no-input install)
 "${pip[@]}" --require-hashes --no-deps -r "$work/wheels.txt" >&2
 # Compiled with the setuptools of the lock: an isolated build would fetch one that nobody has checked.
 if [ "$libvirt" = with ]; then "${pip[@]}" --require-hashes --no-deps --no-build-isolation -r "$work/libvirt.txt" >&2; fi

@@ -92,3 +92,7 @@ fi
 case " $groups " in *" test "*) keep_services_quiet ;; esac
 # To standard error: what a script prints is its answer, and this is progress.
 install "$missing" >&2
+for service in postgresql rabbitmq-server redis-server; do # nor are they to start with the machine from now on
+  case " $groups " in *" test "*) ;; *) continue ;; esac
+  case " $missing " in *" $service "*) ! has_systemd || as_root systemctl --quiet disable "$service" >&2 ;; esac
+done
