@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from resolvers.transport.errors import ErrorCode, RequestRefused
@@ -35,11 +36,15 @@ class Accepted:
 
 def accepted(headers: Sequence[str]) -> Accepted:
     """The best of what these Accept headers allow. Raises :class:`RequestRefused` (NOT_ACCEPTABLE)."""
-    text = ",".join(headers)
+    return _accepted(",".join(headers)[:_LARGEST_HEADER_CHARS])
+
+
+@lru_cache(maxsize=256)
+def _accepted(text: str) -> Accepted:
     if not text.strip():
         return Accepted(JSON)
     best: dict[str, float] = {}
-    for part in text[:_LARGEST_HEADER_CHARS].split(","):
+    for part in text.split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
         media = _MEANS.get(name)
         if media is not None and _in_utf8(parameters):

@@ -12,7 +12,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from graphql import OperationType
@@ -31,6 +32,8 @@ from resolvers.transport.sse import EventStreams
 ALLOW: Final = "GET, POST"
 _BY_GET: Final = frozenset({OperationType.QUERY})
 _BY_POST: Final = frozenset({OperationType.QUERY, OperationType.MUTATION})
+_LARGEST_TYPE_CHARS: Final = 256
+_QUICK_SECONDS: Final = 0.02
 _QUERY_PARAMETERS: Final = ("query", "variables", "operationName", "extensions", "documentId")
 
 
@@ -106,15 +109,17 @@ class GraphQLEndpoint:
         """The answer; a query whose client hangs up is cancelled, a mutation is finished."""
         if ready.operation.kind is OperationType.MUTATION:
             return await self._engine.answer(ready)
-        work = asyncio.ensure_future(self._engine.answer(ready))
-        gone = asyncio.ensure_future(disconnected(exchange.receive))
+        tasks: list[asyncio.Task[Any]] = [work := asyncio.create_task(self._engine.answer(ready))]
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                return work.result()
-            raise ClientGone
+            await asyncio.wait(tasks, timeout=_QUICK_SECONDS)
+            if not work.done():
+                tasks.append(asyncio.create_task(disconnected(exchange.receive)))
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientGone
+            return work.result()
         finally:
-            await ended([work, gone])
+            await ended(tasks)
 
     async def _identity(self, caller: Caller) -> Identity:
         try:
@@ -207,17 +212,21 @@ def _check_method(method: str) -> None:
 
 
 def _check_content(headers: Headers) -> None:
-    content_type = Message()
-    content_type["content-type"] = headers.get("content-type", "")
-    charset = content_type.get_content_charset("utf-8")
-    plain = headers.get("content-encoding", "identity").lower() == "identity"
-    named = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if named != JSON or charset not in {"utf-8", "utf8"} or not plain:
+    encoding = headers.get("content-encoding", "identity").lower()
+    if encoding != "identity" or not _is_json_in_utf8(headers.get("content-type", "")[:_LARGEST_TYPE_CHARS]):
         raise RequestRefused(
             ErrorCode.UNSUPPORTED_MEDIA_TYPE,
             "POST takes application/json in UTF-8, not compressed.",
             headers={"accept": JSON},
         )
+
+
+@lru_cache(maxsize=256)
+def _is_json_in_utf8(content_type: str) -> bool:
+    parsed = Message()
+    parsed["content-type"] = content_type
+    named = content_type.partition(";")[0].strip().lower()
+    return named == JSON and parsed.get_content_charset("utf-8") in {"utf-8", "utf8"}
 
 
 def _too_large(limit: int) -> RequestRefused:
