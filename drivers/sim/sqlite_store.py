@@ -137,7 +137,8 @@ class _SqliteTransaction:
         self._execute("DELETE FROM hold WHERE target = ? AND holder = ?", (target, holder))
 
     def holders(self, target: str) -> list[str]:
-        return [holder for (holder,) in self._execute("SELECT holder FROM hold WHERE target = ?", (target,))]
+        rows = self._execute("SELECT holder FROM hold WHERE target = ? ORDER BY holder", (target,))
+        return [holder for (holder,) in rows]
 
     def tell(self, machine_id: str, machine: MachineRecord | None) -> None:
         self.told = True

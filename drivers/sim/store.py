@@ -53,7 +53,7 @@ class Transaction(Protocol):
         """Note that holder uses target no longer."""
 
     def holders(self, target: str) -> list[str]:
-        """Who uses target."""
+        """Who uses target, sorted, so that both stores name the same one first."""
 
     def tell(self, machine_id: str, machine: MachineRecord | None) -> None:
         """Append to the log of machine changes."""
@@ -197,7 +197,7 @@ class _MemoryTransaction:
             self._released.append(target)
 
     def holders(self, target: str) -> list[str]:
-        return list(self._store._holds.get(target, ()))  # noqa: SLF001 - as above
+        return sorted(self._store._holds.get(target, ()))  # noqa: SLF001 - as above
 
     def tell(self, machine_id: str, machine: MachineRecord | None) -> None:
         self._told.append((machine_id, machine))
