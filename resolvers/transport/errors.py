@@ -12,69 +12,83 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import structlog
 from graphql import GraphQLError
 
 log = structlog.get_logger("stratograph.transport")
 
+_LONGEST_MESSAGE_CHARS: Final = 1_000  # graphql-core quotes literals, and a body may hold a large one
 MASKED_MESSAGE: Final = "An unexpected error happened. It was logged under the request id."
 
 
 class ErrorCode(StrEnum):
-    """Why a request, an operation or a field failed. The set is closed; a new word is a change of the contract."""
+    """Why a request, an operation or a field failed. The set is closed; a new word is a change of the contract.
+
+    ``description`` says what happened and names the figures that stand beside the code.
+    """
+
+    description: str
+
+    def __new__(cls, value: str, description: str) -> Self:
+        """A word and what it means."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.description = description
+        return member
 
     # The caller
-    UNAUTHENTICATED = "UNAUTHENTICATED"  # no valid token was shown, or it expired or was revoked
-    FORBIDDEN = "FORBIDDEN"  # the caller is known and may not do this
-    LOCKED_OUT = "LOCKED_OUT"  # too many failed attempts to sign in
-    RATE_LIMITED = "RATE_LIMITED"  # the caller's budget is spent: limit, remaining, requested, resetAt
-    TOO_MANY_CONNECTIONS = "TOO_MANY_CONNECTIONS"  # this caller's sockets and streams: limit
-    TOO_MANY_SUBSCRIPTIONS = "TOO_MANY_SUBSCRIPTIONS"  # operations at once on one socket: limit
+    UNAUTHENTICATED = "UNAUTHENTICATED", "No valid token was shown, or it expired or was revoked."
+    FORBIDDEN = "FORBIDDEN", "The caller is known and may not do this."
+    LOCKED_OUT = "LOCKED_OUT", "Too many failed attempts to sign in."
+    RATE_LIMITED = "RATE_LIMITED", "The caller's budget is spent: limit, remaining, requested, resetAt."
+    TOO_MANY_CONNECTIONS = "TOO_MANY_CONNECTIONS", "The caller has as many sockets and streams as it may: limit."
+    TOO_MANY_SUBSCRIPTIONS = "TOO_MANY_SUBSCRIPTIONS", "The socket carries as many operations as it may: limit."
     # The HTTP request
-    BAD_REQUEST = "BAD_REQUEST"  # the body, the query string or a parameter has the wrong form
-    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"  # neither GET nor POST, or a mutation by GET
-    NOT_ACCEPTABLE = "NOT_ACCEPTABLE"  # the Accept header leaves nothing that we speak
-    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"  # limit in bytes
-    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"  # POST takes application/json in UTF-8, nothing else
-    REQUEST_TIMEOUT = "REQUEST_TIMEOUT"  # the body did not arrive in time: deadlineSeconds
+    BAD_REQUEST = "BAD_REQUEST", "The body, the query string or a parameter has the wrong form."
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED", "Neither GET nor POST, or a mutation by GET."
+    NOT_ACCEPTABLE = "NOT_ACCEPTABLE", "The Accept header leaves nothing that the server writes."
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE", "The body is too large: limit in bytes."
+    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE", "POST takes application/json in UTF-8, nothing else."
+    REQUEST_TIMEOUT = "REQUEST_TIMEOUT", "The body did not arrive in time: deadlineSeconds."
     # The document
-    GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED"  # a syntax error
-    GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"  # the document does not fit the schema
-    BAD_USER_INPUT = "BAD_USER_INPUT"  # variables or arguments do not fit their types
-    OPERATION_NOT_FOUND = "OPERATION_NOT_FOUND"  # operationName is missing among several, or names none
-    OPERATION_NOT_ALLOWED = "OPERATION_NOT_ALLOWED"  # this transport does not carry this kind of operation
-    PERSISTED_QUERY_NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"  # unknown hash: send the text along once
-    PERSISTED_QUERY_NOT_SUPPORTED = "PERSISTED_QUERY_NOT_SUPPORTED"  # registering is off here
-    TRUSTED_DOCUMENT_REQUIRED = "TRUSTED_DOCUMENT_REQUIRED"  # only documents of the manifest are run here
-    # The limits; each carries limit and requested
-    TOO_MANY_TOKENS = "TOO_MANY_TOKENS"
-    TOO_DEEP = "TOO_DEEP"  # levels of nested fields
-    TOO_MANY_ALIASES = "TOO_MANY_ALIASES"
-    TOO_MANY_NODES = "TOO_MANY_NODES"  # selected fields, fragments expanded
-    TOO_MANY_DUPLICATES = "TOO_MANY_DUPLICATES"  # one field selected again and again in the same place
-    TOO_COSTLY = "TOO_COSTLY"  # static cost from page sizes
-    TIMEOUT = "TIMEOUT"  # the operation's deadline passed: deadlineSeconds
+    GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED", "A syntax error."
+    GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED", "The document does not fit the schema."
+    BAD_USER_INPUT = "BAD_USER_INPUT", "Variables or arguments do not fit their types."
+    OPERATION_NOT_FOUND = "OPERATION_NOT_FOUND", "operationName is missing among several operations, or names none."
+    OPERATION_NOT_ALLOWED = "OPERATION_NOT_ALLOWED", "This request cannot carry this kind of operation: kind."
+    PERSISTED_QUERY_NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND", "The hash is unknown: send the text along once."
+    PERSISTED_QUERY_NOT_SUPPORTED = "PERSISTED_QUERY_NOT_SUPPORTED", "Clients cannot register documents here."
+    TRUSTED_DOCUMENT_REQUIRED = "TRUSTED_DOCUMENT_REQUIRED", "Only documents of the trusted manifest are run here."
+    # The limits; each carries limit and, where it was counted to the end, requested
+    TOO_MANY_CHARACTERS = "TOO_MANY_CHARACTERS", "The document's text is too long: limit, requested."
+    TOO_MANY_TOKENS = "TOO_MANY_TOKENS", "The document has too many lexical tokens or comments: limit."
+    TOO_DEEP = "TOO_DEEP", "Fields are nested too deeply: limit, requested."
+    TOO_MANY_ALIASES = "TOO_MANY_ALIASES", "Too many aliases, fragments expanded: limit, requested."
+    TOO_MANY_NODES = "TOO_MANY_NODES", "Too many fields, fragments expanded: limit, requested."
+    TOO_MANY_DUPLICATES = "TOO_MANY_DUPLICATES", "One field is selected too often in one place: limit, requested."
+    TOO_COSTLY = "TOO_COSTLY", "The static cost, from page sizes, is too high: limit, requested."
+    TIMEOUT = "TIMEOUT", "The operation did not finish in time: deadlineSeconds. A mutation may still take effect."
     # The domain's refusals, where they reach a field instead of a payload's userErrors
-    INVALID = "INVALID"
-    NOT_FOUND = "NOT_FOUND"
-    CONFLICT = "CONFLICT"
-    IN_USE = "IN_USE"
-    BUSY = "BUSY"
-    INVALID_STATE = "INVALID_STATE"
-    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
-    NO_VALID_HOST = "NO_VALID_HOST"
-    NO_ADDRESS_LEFT = "NO_ADDRESS_LEFT"
-    UNSUPPORTED = "UNSUPPORTED"
-    IMAGE_REFUSED = "IMAGE_REFUSED"
-    STALE_VERSION = "STALE_VERSION"
-    IDEMPOTENCY_KEY_MISMATCH = "IDEMPOTENCY_KEY_MISMATCH"
-    HYPERVISOR_ERROR = "HYPERVISOR_ERROR"
-    CANCELLED = "CANCELLED"
+    INVALID = "INVALID", "The input breaks a rule."
+    NOT_FOUND = "NOT_FOUND", "There is no such thing, or the caller may not know of it."
+    CONFLICT = "CONFLICT", "Something else has that name, address or place."
+    IN_USE = "IN_USE", "It cannot go while others need it."
+    BUSY = "BUSY", "A job is working on it."
+    INVALID_STATE = "INVALID_STATE", "Not in its present state."
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED", "The tenant's quota does not allow it."
+    NO_VALID_HOST = "NO_VALID_HOST", "No host can take it."
+    NO_ADDRESS_LEFT = "NO_ADDRESS_LEFT", "The subnet has no free address."
+    UNSUPPORTED = "UNSUPPORTED", "The hypervisor lacks it."
+    IMAGE_REFUSED = "IMAGE_REFUSED", "The file is no image that is safe to use."
+    STALE_VERSION = "STALE_VERSION", "Somebody changed it meanwhile."
+    IDEMPOTENCY_KEY_MISMATCH = "IDEMPOTENCY_KEY_MISMATCH", "The key was used with other arguments."
+    HYPERVISOR_ERROR = "HYPERVISOR_ERROR", "The hypervisor failed."
+    CANCELLED = "CANCELLED", "It was cancelled."
     # The server
-    UNAVAILABLE = "UNAVAILABLE"  # something we depend on is away or we are stopping: try again
-    INTERNAL = "INTERNAL"  # a bug; the log has the chain under the request id
+    UNAVAILABLE = "UNAVAILABLE", "Something the server depends on is away, or it is stopping: try again."
+    INTERNAL = "INTERNAL", "A bug. The log has its chain under the request id."
 
 
 STATUS: Final[Mapping[ErrorCode, int]] = {
@@ -99,6 +113,7 @@ OF_THE_DOCUMENT: Final = frozenset(
         ErrorCode.GRAPHQL_VALIDATION_FAILED,
         ErrorCode.BAD_USER_INPUT,
         ErrorCode.PERSISTED_QUERY_NOT_FOUND,
+        ErrorCode.TOO_MANY_CHARACTERS,
         ErrorCode.TOO_MANY_TOKENS,
         ErrorCode.TOO_DEEP,
         ErrorCode.TOO_MANY_ALIASES,
@@ -145,7 +160,7 @@ class RequestRefused(Exception):  # noqa: N818 - it is an answer, not a fault of
 def code_of(error: BaseException | None) -> ErrorCode | None:
     """The code an exception declares, if that is a word of the closed set (SQLAlchemy's errors carry other codes)."""
     code = getattr(error, "code", None)
-    return ErrorCode(code) if isinstance(code, str) and code in ErrorCode.__members__ else None
+    return ErrorCode.__members__.get(code) if isinstance(code, str) else None
 
 
 def refusal(exception: Exception, request_id: str) -> RequestRefused:
@@ -164,7 +179,7 @@ def refusal(exception: Exception, request_id: str) -> RequestRefused:
 
 def present(error: GraphQLError, request_id: str) -> dict[str, Any]:
     """One error as it is sent: ``message``, ``locations``, ``path`` and ``extensions`` with code and request id."""
-    shown: dict[str, Any] = {"message": error.message}
+    shown: dict[str, Any] = {"message": error.message[:_LONGEST_MESSAGE_CHARS]}
     if error.locations:
         shown["locations"] = [location.formatted for location in error.locations]
     if error.path is not None:

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mappin
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from graphql import ExecutionResult, GraphQLError, OperationType
 from graphql.execution import Executor, create_source_event_stream, execute_subscription_event
@@ -36,7 +36,8 @@ from resolvers.transport.rates import Budget
 from resolvers.transport.requests import GraphQLRequest
 from resolvers.transport.settings import TransportSettings
 
-_ANY_KIND = frozenset(OperationType)
+_ANY_KIND: Final = frozenset(OperationType)
+_CHARS_PER_UNIT: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,21 @@ class Engine:
         *,
         kinds: frozenset[OperationType] = _ANY_KIND,
     ) -> Ready:
-        """Everything before execution. Raises :class:`RequestRefused`; a refused form is charged one unit."""
+        """Everything before execution. Raises :class:`RequestRefused`.
+
+        A text that must first be parsed and validated is paid for before that work, a refusal costs one unit.
+        """
+        charged = False
         try:
-            operation = self._operation(request, kinds)
+            text = self._documents.text(request)
+            if not self._cache.knows(text):
+                charged = True
+                await self._charge(identity, 1 + len(text) // _CHARS_PER_UNIT)
+            operation = self._operation(request, text, kinds)
             cost = self._cost(operation, request.variables)
         except RequestRefused:
-            await self._charge(identity, 1)
+            if not charged:
+                await self._charge(identity, 1)
             raise
         budget = await self._charge(identity, max(1, cost))
         info = OperationInfo(
@@ -100,8 +110,7 @@ class Engine:
         )
         return Ready(operation, request.variables, identity, caller, info)
 
-    def _operation(self, request: GraphQLRequest, kinds: frozenset[OperationType]) -> Operation:
-        text = self._documents.text(request)
+    def _operation(self, request: GraphQLRequest, text: str, kinds: frozenset[OperationType]) -> Operation:
         document = self._cache.get(text)
         self._documents.learn(request)
         operation = document.select(request.operation_name)

@@ -49,8 +49,8 @@ PAGED_CHILDREN: Final = frozenset({"edges", "nodes"})
 class Limits:
     """The largest operation that is served.
 
-    ``tokens`` of the document; ``depth`` in levels of fields; ``aliases``, ``nodes`` (fields) with fragments expanded;
-    ``duplicates`` of one field in one place, which validation compares pair by pair.
+    ``characters`` and ``tokens`` of the document; ``depth`` in levels of fields; ``aliases`` and ``nodes`` (fields)
+    with fragments expanded; ``duplicates`` of one field in one place, which validation compares pair by pair.
 
     ``cost`` in units: a field that gives an object is 1 and its children are multiplied by the page size (``first``,
     ``last``, else ``page_size``, at most ``page_size_max``; a plain list counts the length of its ``ids``, else
@@ -58,6 +58,7 @@ class Limits:
     ``introspection_cost`` flat.
     """
 
+    characters: int = 100_000
     tokens: int = 5_000
     depth: int = 16
     aliases: int = 60

@@ -28,7 +28,7 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from resolvers.transport.errors import ErrorCode, RequestRefused
-from resolvers.transport.limits import CostModel, Limits, check_shape
+from resolvers.transport.limits import CostModel, Limits, check_shape, too_much
 
 _TOO_NESTED: Final = "Document is nested too deeply. Parsing aborted."
 _ABORTED: Final = "Parsing aborted."
@@ -84,6 +84,10 @@ class DocumentCache:
     _documents: OrderedDict[str, Document] = field(default_factory=OrderedDict)
     _chars: int = 0
 
+    def knows(self, text: str) -> bool:
+        """Whether ``text`` would be answered without work."""
+        return text in self._documents
+
     def get(self, text: str) -> Document:
         """The document of ``text``, compiled at its first use. Raises :class:`RequestRefused`."""
         found = self._documents.get(text)
@@ -120,6 +124,8 @@ class DocumentCache:
 
 
 def _parsed(text: str, limits: Limits) -> DocumentNode:
+    if len(text) > limits.characters:
+        raise too_much(ErrorCode.TOO_MANY_CHARACTERS, "characters", len(text), limits.characters)
     try:
         return parse(text, max_lexical_tokens=limits.tokens, max_comments=limits.tokens)
     except GraphQLSyntaxError as error:

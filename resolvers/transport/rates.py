@@ -1,8 +1,10 @@
 """What a caller may spend: a budget of cost units in a moving window, per identity.
 
-Invariant: an operation is paid for before it runs, at its static cost and at least one unit; what was refused for its
-form pays one unit too. It deliberately shares nothing between processes: with several API processes the application
-hands in its own :class:`RateLimiter` (the ``limits`` library speaks Redis), the default counts per process.
+Invariant: an operation is paid for before it runs, at its static cost and at least one unit; a text that is new to the
+process pays for its validation before that, one unit and one more for each hundred characters.
+
+It deliberately shares nothing between processes: with several API processes the application hands in its own
+:class:`RateLimiter` (the ``limits`` library speaks Redis), the default counts per process.
 """
 
 from __future__ import annotations

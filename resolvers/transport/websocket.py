@@ -87,6 +87,8 @@ class SocketEndpoint:
             await _close(websocket, SocketClosed(_CLOSE_CODES.get(refused.code, 4400), str(refused)))
         except WebSocketDisconnect:
             return
+        except Exception as error:  # noqa: BLE001 - the last line: a bug is logged and the socket still closes properly
+            await _close(websocket, SocketClosed(4500, str(refusal(error, new_request_id()))))
 
     async def _serve(self, websocket: WebSocket) -> None:
         settings = self._engine.settings

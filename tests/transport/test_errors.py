@@ -58,7 +58,7 @@ def test_a_refused_required_field_nulls_its_parent_only(server: Server) -> None:
 
 
 def test_every_code_is_its_own_name_and_every_status_is_an_error() -> None:
-    assert all(member.name == member.value for member in ErrorCode)
+    assert all(member.name == member.value and member.description.endswith(".") for member in ErrorCode)
     assert all(400 <= status <= 599 for status in STATUS.values())
 
 
@@ -102,3 +102,9 @@ def test_a_wrong_argument_at_run_time_is_the_callers_fault(server: Server) -> No
     text = "query ($n: Int) { servers { nodes { pagedPorts(first: $n) { nodes { number } } } } }"
     answer = post(server, {"query": text, "variables": {"n": None}})
     assert {each["extensions"]["code"] for each in answer.json()["errors"]} == {"BAD_USER_INPUT"}
+
+
+def test_a_long_message_is_cut(server: Server) -> None:
+    answer = query(server, '{ servers(first: "' + "x" * 50_000 + '") { totalCount } }')
+    assert code(answer) == "GRAPHQL_VALIDATION_FAILED"
+    assert len(answer["errors"][0]["message"]) == 1_000

@@ -26,7 +26,7 @@ class Purse:
 
 def test_the_cost_is_taken_and_the_resolvers_see_the_budget(serve: Serve) -> None:
     server = serve(rate_limiter=Purse())
-    for remaining in (91, 82):
+    for remaining in (90, 81):  # the first use pays for validating the text, too
         answer = query(server, TEXT, authorization="Bearer alice")
         assert answer["data"]["rate"] == {"limit": 100, "remaining": remaining, "cost": 9}
     assert query(server, TEXT, authorization="Bearer bob")["data"]["rate"]["remaining"] == 91
@@ -35,22 +35,31 @@ def test_the_cost_is_taken_and_the_resolvers_see_the_budget(serve: Serve) -> Non
 def test_a_spent_budget_refuses_before_anything_runs(serve: Serve) -> None:
     purse = Purse()
     server = serve(rate_limiter=purse)
-    purse.left["alice"] = 9
     text = 'mutation { note(text: "x") }'  # costs 10
+    assert post(server, {"query": text}, authorization="Bearer bob").status_code == 200
+    purse.left["alice"] = 9
     answer = post(server, {"query": text}, authorization="Bearer alice")
     assert (answer.status_code, code(answer), answer.headers["retry-after"]) == (429, "RATE_LIMITED", "60")
     figures = answer.json()["errors"][0]["extensions"]
     assert (figures["limit"], figures["remaining"], figures["requested"]) == (100, 9, 10)
     assert figures["resetAt"] == "2030-01-01T00:00:00+00:00"
-    assert server.room.notes == []
+    assert server.room.notes == ["x"]
 
 
-def test_a_refused_document_costs_one_unit_and_so_does_a_free_one(serve: Serve) -> None:
+def test_a_spent_budget_refuses_a_new_text_before_it_is_validated(serve: Serve) -> None:
+    purse = Purse()
+    server = serve(rate_limiter=purse)
+    purse.left["alice"] = 5
+    answer = post(server, {"query": "{ nope }" + "#" * 500}, authorization="Bearer alice")
+    assert (answer.status_code, code(answer)) == (429, "RATE_LIMITED")
+
+
+def test_a_refused_document_costs_one_unit_and_a_free_one_too(serve: Serve) -> None:
     purse = Purse()
     server = serve(rate_limiter=purse)
     for text in ("{", "{ nope }", "{ hello }", "query A { hello } query B { hello }"):
         post(server, {"query": text}, authorization="Bearer alice")
-    assert purse.left == {"alice": 96}
+    assert purse.left == {"alice": 95}  # five, since the one that ran paid for its text and for running
 
 
 def test_sockets_pay_for_each_operation(serve: Serve) -> None:
@@ -60,7 +69,7 @@ def test_sockets_pay_for_each_operation(serve: Serve) -> None:
         opened.subscribe("subscription { serials { name } }")
         while opened.receive()["type"] != "complete":
             pass
-        assert purse.left == {"alice": 99}
+        assert purse.left == {"alice": 98}
         purse.left["alice"] = 0
         opened.subscribe("{ hello }")
         assert opened.receive()["payload"][0]["extensions"]["code"] == "RATE_LIMITED"

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.transport.calls import Socket, raw_socket, socket, wait_until
 from tests.transport.conftest import Serve, Server
+from tests.transport.test_bodies import JSON_VALUES, MEMBERS
 
 
 def test_a_subscription_delivers_each_event_and_completes(server: Server) -> None:
@@ -351,3 +354,29 @@ def test_a_stopping_server_says_goodbye(serve: Serve) -> None:
 def test_plain_http_is_not_upgraded_by_accident(server: Server) -> None:
     with pytest.raises(InvalidStatus), connect(server.websocket_url.replace("/graphql", "/other")):
         pass
+
+
+MESSAGES = st.fixed_dictionaries(
+    {"type": st.sampled_from(["connection_init", "ping", "pong", "subscribe", "complete", "next", ""]) | JSON_VALUES},
+    optional={"id": st.sampled_from(["1", "2", ""]) | JSON_VALUES, "payload": JSON_VALUES | MEMBERS},
+)
+CLOSES = {4400, 4401, 4409, 4429}
+
+
+@settings(max_examples=150, deadline=None)
+@given(messages=st.lists(MESSAGES | JSON_VALUES, max_size=6))
+def test_whatever_is_sent_ends_in_the_protocols_words(shared_server: Server, messages: list[object]) -> None:
+    with raw_socket(shared_server) as opened:
+        opened.send(type="connection_init")
+        try:
+            for message in messages:
+                opened.raw.send(json.dumps(message))
+            opened.send(type="subscribe", id="last", payload={"query": "{ hello }"})
+            while (answer := opened.receive()).get("id") != "last":
+                assert answer["type"] in {"connection_ack", "pong", "next", "error", "complete"}
+                for error in answer["payload"] if answer["type"] == "error" else ():
+                    assert error["extensions"]["code"] not in {"INTERNAL", "TIMEOUT"}
+            assert answer["payload"]["data"] == {"hello": "hello world"}
+        except ConnectionClosed as closed:
+            assert closed.rcvd is not None  # noqa: PT017 - a close is one of two right outcomes
+            assert closed.rcvd.code in CLOSES  # noqa: PT017 - as above
