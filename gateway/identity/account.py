@@ -118,7 +118,10 @@ class Chosen:
 
 
 def choose(database: Database, subject: Subject, command: UserPasswordSet) -> Chosen:
-    """Check and hash a new password outside any transaction. Raises NotFound, Forbidden, Invalid, LockedOut, RateLimited."""
+    """Check and hash a new password outside any transaction.
+
+    Raises NotFound, Forbidden, Invalid, LockedOut, RateLimited.
+    """
     user.person(subject)
     with database.read() as db:
         found = _whose(db, subject, command)

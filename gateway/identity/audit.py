@@ -88,7 +88,7 @@ def find(subject: Subject, wanted: Filter) -> SelectOfScalar[AuditRecord]:
     return found
 
 
-def record(
+def record(  # noqa: PLR0917 - the frame of all mutations calls it with these, in this order
     session: Session,
     subject: Subject,
     operation: str,

@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from joserfc import jwt
@@ -128,7 +129,7 @@ class Keyring:
         if rows and only_first:
             return rows[-1].kid
         limit = clock.now(session) - timedelta(seconds=LONGEST_SESSION_S) - _LEEWAY
-        for old, follower in zip(rows, rows[1:], strict=False):
+        for old, follower in pairwise(rows):
             if follower.created_at < limit:
                 session.delete(old)
         kid = "first" if not rows else secrets.token_hex(8)

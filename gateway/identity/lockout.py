@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -107,7 +108,7 @@ def unlock(session: Session, name: str) -> None:
         session.delete(found)
 
 
-def locked_until(session: Session, names: list[str]) -> dict[str, datetime]:
+def locked_until(session: Session, names: Sequence[str]) -> dict[str, datetime]:
     """Until when each of these names is shut out; those that are not are left out."""
     digests = {_digest(name): name for name in names}
     statement = select(WrongPassword).where(

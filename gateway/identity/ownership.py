@@ -14,10 +14,7 @@ def tenant_for(session: Session, subject: Subject, tenant_id: str | None, role: 
 
     Raises NotFound, Forbidden, and Invalid at ``tenantId`` when none is named and the caller has none or several.
     """
-    if tenant_id is not None:
-        found = NOUN.get(session, subject, tenant_id, "tenantId")
-    else:
-        found = _only(session, subject)
+    found = _only(session, subject) if tenant_id is None else NOUN.get(session, subject, tenant_id, "tenantId")
     try:
         require(subject, role, found.id, what="making something here")
     except NotFound as refused:

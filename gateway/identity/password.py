@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import pairwise
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
@@ -130,7 +131,7 @@ def remember(session: Session, user_id: int, kept: str, count: int) -> None:
 
 
 def _is_run(text: str) -> bool:
-    return len({ord(right) - ord(left) for left, right in zip(text, text[1:], strict=False)}) == 1
+    return len({ord(right) - ord(left) for left, right in pairwise(text)}) == 1
 
 
 def _is_repetition(text: str) -> bool:

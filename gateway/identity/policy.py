@@ -15,7 +15,8 @@ from sqlmodel import Session
 class Policy:
     """``session_ttl_s``: how long a token lasts. ``password_history``: how many old passwords may not come again, the
     present one included. ``wrong_passwords`` in a row shut a name out for ``locked_s``. One client address may try to
-    sign in ``tries_per_minute`` times. A session's last use is noted every ``last_use_every_s``."""
+    sign in ``tries_per_minute`` times. A session's last use is noted every ``last_use_every_s``.
+    """
 
     session_ttl_s: int = 3600
     password_min_chars: int = 12

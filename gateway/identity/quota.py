@@ -107,7 +107,10 @@ def open_account(session: Session, tenant_id: int) -> None:
 
 
 def change(session: Session, subject: Subject, command: QuotaSet) -> list[Quota]:
-    """Set limits, also below what is used: nothing is taken away, but nothing more is given. Raises NotFound, Invalid."""
+    """Set limits, also below what is used: nothing is taken away, but nothing more is given.
+
+    Raises NotFound, Invalid.
+    """
     tenant = noun.BY_PREFIX["tenant"].get(session, subject, command.tenant_id, "tenantId")
     wanted = {each.resource: each.limit for each in command.limits}
     if len(wanted) < len(command.limits):
@@ -122,7 +125,8 @@ def change(session: Session, subject: Subject, command: QuotaSet) -> list[Quota]
 
 def take(session: Session, tenant_id: int, amounts: Mapping[Resource, int]) -> None:
     """Count amounts in. Raises QuotaExceeded and leaves the transaction to be rolled back. Amounts are taken in one
-    fixed order, so two takers never wait for each other in a circle."""
+    fixed order, so two takers never wait for each other in a circle.
+    """
     for resource in sorted(amounts):
         amount = amounts[resource]
         if amount == 0:

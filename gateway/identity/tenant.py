@@ -113,11 +113,10 @@ def update(session: Session, subject: Subject, command: TenantUpdate) -> Tenant:
     """Change a tenant. Raises NotFound, StaleVersion, Conflict."""
     found = NOUN.get(session, subject, command.id, "id")
     expect(found, command.expected_version)
-    if command.name is not None:
-        with unique(session, "A tenant has this name already.", "name"):
-            found.name = command.name
-    if "description" in command.model_fields_set:
-        found.description = command.description or ""
+    with unique(session, "A tenant has this name already.", "name"):
+        found.name = command.name or found.name
+        if "description" in command.model_fields_set:
+            found.description = command.description or ""
     return found
 
 

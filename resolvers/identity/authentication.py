@@ -70,7 +70,7 @@ class Recogniser:
         self._db = db
 
     async def authenticate(self, caller: Caller) -> Anonymous | Known:
-        """The caller's identity. Raises Unauthenticated for a token that is worth nothing; never falls back to nobody."""
+        """The caller's identity. Raises Unauthenticated for a token that is worth nothing: it never counts as none."""
         token = caller.token
         if token is None:
             return Anonymous(f"address {caller.ip}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import strawberry
 from strawberry.types import Info
@@ -10,8 +11,17 @@ from strawberry.types import Info
 from gateway.identity import account, lockout, role, user
 from gateway.kernel.access import Need
 from resolvers.kernel.connections import Listing, connection_query
+from resolvers.kernel.context import Context
 from resolvers.kernel.graph import Node, children, column, node
 from resolvers.kernel.roots import mutation, node_query
+
+
+async def _locked_until(root: Any, info: Info) -> datetime | None:
+    context: Context = info.context
+    if not context.subject.admin:
+        return None
+    found: datetime | None = await context.batch("locked_until", lockout.locked_until).load(root.row.name)
+    return found
 
 
 @node(user.NOUN)
@@ -28,16 +38,11 @@ class User(Node):
     created_at = column("When they were made.")
     updated_at = column("When they were last changed.")
     version = column("Rises with every change; give it as `expectedVersion`.")
-
-    @strawberry.field(
-        description="Until when too many wrong passwords shut them out; null when they do not, and for all but operators."
+    locked_until = strawberry.field(
+        resolver=_locked_until,
+        graphql_type=datetime | None,
+        description="Until when too many wrong passwords shut them out; null when not, or if you are no operator.",
     )
-    async def locked_until(self, info: Info) -> datetime | None:
-        """Batched by name."""
-        if not info.context.subject.admin:
-            return None
-        found: datetime | None = await info.context.batch("locked_until", lockout.locked_until).load(self.row.name)
-        return found
 
 
 node_query(user.NOUN, "A user by id: yourself, who shares a tenant with you, or anybody for an operator.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Optional
+from typing import Any
 
 import strawberry
 from strawberry.types import Info
@@ -14,10 +14,6 @@ from gateway.kernel.noun import Noun
 from resolvers.kernel import graph
 from resolvers.kernel.context import Context
 from resolvers.kernel.roots import query
-
-
-_SESSION = graph.lazy(session.NOUN)
-_API_KEY = graph.lazy(api_key.NOUN)
 
 
 async def _own(info: Info, noun: Noun[Any], key: int | None) -> Any:
@@ -62,6 +58,23 @@ async def _expires_at(root: Any, info: Info) -> datetime | None:
     return found.expires_at if found is not None else None
 
 
+def _admin(root: Any) -> bool:
+    admin: bool = root.subject.admin
+    return admin
+
+
+_SESSION, _API_KEY = session.NOUN, api_key.NOUN
+"""Known by other names within the class below, whose fields are called like the modules."""
+
+
+def _one(noun: Noun[Any]) -> Any:
+    return graph.lazy(noun) | None
+
+
+def _many(noun: Noun[Any]) -> Any:
+    return list[graph.lazy(noun)]  # type: ignore[misc]  # made at run time
+
+
 def _field(resolve: Any, shown: Any, description: str) -> Any:
     return strawberry.field(resolver=resolve, graphql_type=shown, description=description)
 
@@ -72,23 +85,18 @@ class Viewer:
 
     subject: strawberry.Private[Subject]
 
-    user = _field(_user, Optional[graph.lazy(user.NOUN)], "You.")
-    session = _field(_session, Optional[_SESSION], "This session; null with an API key.")
-    api_key = _field(_api_key, Optional[_API_KEY], "The API key in use; null in a session.")
-    memberships = _field(
-        _memberships, list[graph.lazy(role.NOUN)], "Your roles; with an API key, the one in the key's tenant."
-    )
-    sessions = _field(_sessions, list[_SESSION], "Your sessions that are neither over nor revoked.")
-    api_keys = _field(_api_keys, list[_API_KEY], "Your API keys, revoked ones too.")
-    expires_at = _field(_expires_at, Optional[datetime], "When the token in use ends; null for never.")
+    user = _field(_user, _one(user.NOUN), "You.")
+    session = _field(_session, _one(_SESSION), "This session; null with an API key.")
+    api_key = _field(_api_key, _one(_API_KEY), "The API key in use; null in a session.")
+    memberships = _field(_memberships, _many(role.NOUN), "Your roles; with an API key, the one in the key's tenant.")
+    sessions = _field(_sessions, _many(_SESSION), "Your sessions that are neither over nor revoked.")
+    api_keys = _field(_api_keys, _many(_API_KEY), "Your API keys, revoked ones too.")
+    expires_at = _field(_expires_at, datetime | None, "When the token in use ends; null for never.")
 
-    @strawberry.field(description="Whether you operate the whole cloud by this token; an API key never does.")
-    def admin(self) -> bool:
-        """As recognised."""
-        return self.subject.admin
+    admin = _field(_admin, bool, "Whether you operate the whole cloud by this token; an API key never does.")
 
 
-@query(Need.PUBLIC, "Who you are; null without a token.", shown_as=Optional[Viewer])
+@query(Need.PUBLIC, "Who you are; null without a token.", shown_as=Viewer | None)
 async def viewer(info: Info) -> Any:
     """The caller, if anybody is known."""
     context: Context = info.context

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,11 +58,19 @@ def sign_in(world: World, name: str, password: str) -> str:
     return token
 
 
+def equip(world: World) -> Sealed:
+    """What a composition root gives, with cheap hashing; the box that the signing keys are sealed in."""
+    box = Sealed([Fernet.generate_key()])
+    bootstrap.equip(world.db, box)
+    world.db.provide("passwords", Passwords(**CHEAP, at_once=4, waiting=200))
+    world.db.provide("sealed", box)
+    return box
+
+
 @pytest.fixture
 def world(world: World) -> World:
     """The world, equipped for signing in."""
-    bootstrap.equip(world.db, Sealed([Fernet.generate_key()]))
-    world.db.provide("passwords", Passwords(**CHEAP, at_once=4, waiting=200))
+    equip(world)
     return world
 
 
@@ -87,3 +98,26 @@ def place(world: World) -> Callable[..., str]:
         return made
 
     return make
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def both(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """The equipped world on each database: for what must be exact when many act at once."""
+    postgres = request.param == "postgresql"
+    url = request.getfixturevalue("postgres_url") if postgres else f"sqlite:///{tmp_path / 'both.db'}"
+    made = World.open(url, tmp_path)
+    equip(made)
+    yield made
+    made.close()
+
+
+def together(count: int, act: Callable[[int], Any]) -> list[Any]:
+    """What ``act(0) ... act(count - 1)`` answer, all begun at the same moment."""
+    gate = threading.Barrier(count)
+
+    def one(number: int) -> Any:
+        gate.wait(timeout=60)
+        return act(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))

@@ -1,0 +1,237 @@
+"""Tokens that are not ours, not any more, or not by our rules."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.fernet import Fernet
+from joserfc import jwt
+from joserfc.jwk import OctKey
+from sqlmodel import select
+
+from gateway.identity import authentication
+from gateway.identity.keys import Keyring, SigningKey
+from gateway.identity.recognised import Recognised
+from gateway.kernel.db import Database
+from gateway.kernel.errors import Unauthenticated
+from gateway.kernel.secretbox import Sealed
+from tests.identity.conftest import Person, with_token
+from tests.world import World
+
+People = Callable[..., Person]
+
+
+def _part(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def _opened(part: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return found
+
+
+def _secret(world: World) -> bytes:
+    """The key's bytes, as whoever holds database and state directory can read them."""
+    with world.db.read() as session:
+        kept = session.exec(select(SigningKey)).one()
+        return bytes.fromhex(session.info["sealed"].open(kept.sealed_secret))
+
+
+def _refused(world: World, token: str) -> bool:
+    try:
+        authentication.authenticate(world.db, token)
+    except Unauthenticated:
+        return True
+    return False
+
+
+def test_a_token_says_only_what_it_must(person: People) -> None:
+    header, claims, _ = person("ada").sign_in().split(".")
+    assert _opened(header) == {"alg": "HS256", "kid": "first", "typ": "JWT"}
+    assert sorted(_opened(claims)) == ["exp", "iat", "iss", "sid", "sub"]
+
+
+def test_forged_tokens_are_refused(world: World, person: People) -> None:
+    good = person("ada").sign_in()
+    header, claims, signature = good.split(".")
+    said = _opened(claims)
+    later = {**said, "exp": int(datetime(2030, 1, 1, tzinfo=UTC).timestamp())}
+    other = OctKey.import_key(b"x" * 32)
+    key = OctKey.import_key(_secret(world))
+    named = {"alg": "HS256", "kid": "first"}
+    without = {name: value for name, value in said.items() if name != "exp"}
+    forged = {
+        "alg none, no signature": f"{_part({'alg': 'none', 'kid': 'first', 'typ': 'JWT'})}.{claims}.",
+        "alg none, old signature": f"{_part({'alg': 'none', 'kid': 'first', 'typ': 'JWT'})}.{claims}.{signature}",
+        "alg None": f"{_part({'alg': 'None', 'kid': 'first', 'typ': 'JWT'})}.{claims}.",
+        "later end": f"{header}.{_part(later)}.{signature}",
+        "no signature": f"{header}.{claims}.",
+        "cut signature": good[:-2],
+        "other key, our kid": jwt.encode(named, dict(said), other, algorithms=["HS256"]),
+        "our key, unknown kid": jwt.encode({**named, "kid": "second"}, dict(said), key, algorithms=["HS256"]),
+        "our key, no kid": jwt.encode({"alg": "HS256"}, dict(said), key, algorithms=["HS256"]),
+        "kid of another kind": f"{_part({'alg': 'HS256', 'kid': ['first'], 'typ': 'JWT'})}.{claims}.{signature}",
+        "our key, HS512": jwt.encode({**named, "alg": "HS512"}, dict(said), key, algorithms=["HS512"]),
+        "our key, other issuer": jwt.encode(named, {**said, "iss": "other"}, key, algorithms=["HS256"]),
+        "our key, without end": jwt.encode(named, without, key, algorithms=["HS256"]),
+        "our key, end in words": jwt.encode(named, {**said, "exp": "2030"}, key, algorithms=["HS256"]),
+        "our key, endless": jwt.encode(named, {**said, "exp": 10**300}, key, algorithms=["HS256"]),
+        "our key, session of nobody": jwt.encode(
+            named, {**said, "sid": "session_01h455vb4pex5vsknk084sn02q"}, key, algorithms=["HS256"]
+        ),
+        "our key, user for session": jwt.encode(named, {**said, "sid": said["sub"]}, key, algorithms=["HS256"]),
+        "our key, session of another kind": jwt.encode(named, {**said, "sid": {"a": 1}}, key, algorithms=["HS256"]),
+        "our key, another type": jwt.encode({**named, "typ": "at+jwt"}, dict(said), key, algorithms=["HS256"]),
+        "critical extension": jwt.encode({**named}, dict(said), key, algorithms=["HS256"]).replace(
+            header, _part({**named, "typ": "JWT", "crit": ["b64"], "b64": False})
+        ),
+        "nothing": "",
+        "dots": "..",
+        "words": "correct horse",
+        "not ascii": "ä.ö.ü",
+        "deep": f"{header}.{_part_of_depth(5000)}.{signature}",
+        "long": "a" * 8000,
+    }
+    accepted = [name for name, token in forged.items() if not _refused(world, token)]
+    assert accepted == []
+    assert authentication.authenticate(world.db, good).subject.user_name == "ada"
+    control = jwt.encode(named, dict(said), key, algorithms=["HS256"])
+    assert authentication.authenticate(world.db, control).subject.user_name == "ada", (
+        "the forgeries differ in one thing"
+    )
+
+
+def _part_of_depth(depth: int) -> str:
+    return base64.urlsafe_b64encode(b"[" * depth + b"]" * depth).decode().rstrip("=")
+
+
+def test_a_token_of_another_cloud_is_refused(
+    world: World, person: People, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    ada = person("ada")
+    other_folder = tmp_path_factory.mktemp("other")
+    other = Database(f"sqlite:///{other_folder / 'other.db'}", now=world.clock)
+    SigningKey.metadata.create_all(other.engine)
+    ring = Keyring(other, Sealed([Fernet.generate_key()]))
+    now = world.clock()
+    token = ring.sign("session_01h455vb4pex5vsknk084sn02q", ada.id, now, now + timedelta(hours=1))
+    other.close()
+    assert _refused(world, token)
+
+
+def test_a_replayed_token_of_a_revoked_session_is_refused(world: World, person: People) -> None:
+    ada = person("ada")
+    token = ada.sign_in()
+    other = ada.sign_in()
+    ended = with_token(world, token).do("sessionRevoke", "sessions { revokedAt }")
+    assert len(ended["sessions"]) == 1
+    assert ended["sessions"][0]["revokedAt"] is not None
+    assert _refused(world, token)
+    assert not _refused(world, other)
+
+
+def test_a_new_key_signs_and_the_old_one_still_verifies_for_a_day(world: World, person: People) -> None:
+    ada = person("ada")
+    with world.db.read() as session:
+        ring: Keyring = session.info["keyring"]
+        elsewhere = Keyring(world.db, session.info["sealed"])
+    old = ada.sign_in()
+    kid = ring.rotate()
+    assert kid != "first"
+    new = ada.sign_in()
+    assert _opened(new.split(".")[0])["kid"] == kid
+    assert not _refused(world, old)
+    assert not _refused(world, new)
+    now = world.clock()
+    deadline = time.monotonic() + 5
+    while True:  # another process notices the key by itself, looking at most once a second
+        try:
+            assert elsewhere.read(new, now).user == ada.id
+            break
+        except Unauthenticated:
+            assert time.monotonic() < deadline, "the other process never found the new key"
+            time.sleep(0.05)
+    world.clock.advance(hours=26)
+    ring.rotate()
+    with world.db.read() as session:
+        kept = [each.kid for each in session.exec(select(SigningKey)).all()]
+    assert "first" not in kept
+    assert len(kept) == 2
+
+
+def test_keys_are_sealed_and_survive_a_restart(world: World, person: People) -> None:
+    token = person("ada").sign_in()
+    with world.db.read() as session:
+        box: Sealed = session.info["sealed"]
+        sealed = session.exec(select(SigningKey.sealed_secret)).one()
+    assert _secret(world).hex() not in sealed
+    again = Keyring(world.db, box)
+    assert again.read(token, world.clock()).session.startswith("session_")
+    with pytest.raises(ValueError, match="no key of the state directory"):
+        Keyring(world.db, Sealed([Fernet.generate_key()]))
+
+
+def _within_a_second(world: World, token: str) -> float:
+    """Seconds until another process refuses a token that it just accepted."""
+    began = time.monotonic()
+    while time.monotonic() - began < 5:
+        if _refused(world, token):
+            return time.monotonic() - began
+        time.sleep(0.01)
+    raise AssertionError("still accepted after five seconds")
+
+
+@pytest.mark.parametrize("how", ["revoke", "all", "disable", "delete", "password"])
+def test_what_ends_a_session_acts_within_a_second_on_every_process(world: World, person: People, how: str) -> None:
+    ada = person("ada")
+    token = ada.sign_in()
+    elsewhere = _second_process(world)
+    assert authentication.authenticate(elsewhere.db, token).subject.user_name == "ada"
+    match how:
+        case "revoke":
+            with_token(world, token).do("sessionRevoke", "__typename")
+        case "all":
+            world.admin.do("sessionRevoke", "__typename", allOfUser=ada.id)
+        case "disable":
+            world.admin.do("userUpdate", "__typename", id=ada.id, enabled=False)
+        case "delete":
+            world.admin.do("userDelete", "__typename", id=ada.id)
+        case "password":
+            world.admin.do("userPasswordSet", "__typename", userId=ada.id, newPassword="another-good-1")
+    assert _refused(world, token), "in the process that did it, at once"
+    assert _within_a_second(elsewhere, token) < 1.0
+    elsewhere.db.close()
+
+
+def test_a_lost_role_acts_within_a_second_on_every_process(
+    world: World, person: People, place: Callable[..., str]
+) -> None:
+    ada = person("ada")
+    lab = place("lab", {"ada": "MEMBER"})
+    token = ada.sign_in()
+    elsewhere = _second_process(world)
+    assert len(authentication.authenticate(elsewhere.db, token).subject.roles) == 1
+    world.admin.do("memberRemove", "__typename", tenantId=lab, userId=ada.id)
+    assert dict(authentication.authenticate(world.db, token).subject.roles) == {}
+    began = time.monotonic()
+    while authentication.authenticate(elsewhere.db, token).subject.roles:
+        assert time.monotonic() - began < 1.0
+        time.sleep(0.01)
+    elsewhere.db.close()
+
+
+def _second_process(world: World) -> World:
+    """The same cloud as another API process has it: its own connections, keys and memory."""
+    with world.db.read() as session:
+        box = session.info["sealed"]
+    db = Database(world.db.url.render_as_string(hide_password=False), now=world.clock)
+    db.provide("keyring", Keyring(db, box))
+    db.provide("recognised", Recognised())
+    return World(
+        db, world.clock, world.crank, world.hosts, world.runner, world.services, world.settings, centres=[]
+    )  # fmt: skip
