@@ -238,7 +238,9 @@ class Engine:
             operation_extensions=None,
         )
         if isinstance(built, list):
-            raise RequestRefused.of(ErrorCode.BAD_USER_INPUT, built)
+            refused = RequestRefused.of(ErrorCode.BAD_USER_INPUT, built)
+            refused.cost = ready.extensions["cost"]
+            raise refused
         return built
 
     @asynccontextmanager

@@ -117,6 +117,7 @@ def test_a_refused_document_has_no_data_and_a_status_by_media_type(server: Serve
         answer = post(server, {"query": text}, accept=accept)
         assert answer.status_code == status
         assert "data" not in answer.json()
+        assert ("extensions" in answer.json()) == text.startswith("query")  # the cost, once it is known
 
 
 @pytest.mark.parametrize(
