@@ -30,6 +30,7 @@ const PAGES = {
 
 const SHARED = {
   absWorkingDir: HERE,
+  preserveSymlinks: true, // names hash paths too: a linked node_modules must count as one that is here
   bundle: true,
   minify: true,
   write: false,
