@@ -84,7 +84,7 @@ class Cloud:
             db=self.db,
             feed=self.feed,
             settings=self.settings,
-            extras={"live": Live(self.db, self.plant.hosts)},
+            extras={"live": Live(self.db, self.plant.hosts), "drivers": self.first.known},
         )
         recogniser = Recogniser(self.db)
 

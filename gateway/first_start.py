@@ -22,6 +22,7 @@ from gateway.kernel.access import CLOUD
 from gateway.kernel.command import KeyValue
 from gateway.kernel.db import Database
 from gateway.kernel.settings import Settings
+from resolvers.cloud import Known
 
 FLAVORS = (
     ("tiny", 1, 128, 1),
@@ -41,6 +42,15 @@ class FirstStart:
     drivers: dict[str, str | None]
     accelerator: str | None
     hosts: list[str] = field(default_factory=list)
+
+    @property
+    def known(self) -> list[Known]:
+        """The drivers as the graph tells them."""
+        types = registry.all_types()
+        return [
+            Known(kind, types[kind].description, tuple(sorted(each.value for each in types[kind].capabilities)), lack)
+            for kind, lack in sorted(self.drivers.items())
+        ]
 
 
 def prepare(db: Database, settings: Settings) -> FirstStart:

@@ -6,10 +6,9 @@ Revision ${up_revision}, after ${down_revision | comma,n}.
 import sqlalchemy as sa
 import sqlmodel
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
-import gateway.jobs.event
-${imports if imports else ""}
+from gateway.jobs.event import CurrentTransaction
+from gateway.kernel import row
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
