@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 from pydantic import Field
@@ -131,7 +132,9 @@ def take(session: Session, tenant_id: int, amounts: Mapping[Resource, int]) -> N
         amount = amounts[resource]
         if amount == 0:
             continue
-        if not _taken(session, tenant_id, resource, amount):
+        if not _taken(session, tenant_id, resource, amount) and not (
+            _opened(session, tenant_id, resource) and _taken(session, tenant_id, resource, amount)
+        ):
             raise _exceeded(session, tenant_id, resource, amount)
 
 
@@ -147,6 +150,17 @@ def _taken(session: Session, tenant_id: int, resource: Resource, amount: int) ->
         .execution_options(synchronize_session=False)
     )
     return bool(getattr(taken, "rowcount", 0))
+
+
+def _opened(session: Session, tenant_id: int, resource: Resource) -> bool:
+    """Open the account of a tenant that is older than the resource's quota; whether that was it."""
+    owner: Any = noun.BY_PREFIX["tenant"].table
+    if resource in left(session, tenant_id):
+        return False
+    alive = session.exec(select(owner.id).where(owner.id == tenant_id, owner.deleted_at.is_(None))).first()
+    if alive is not None:
+        open_account(session, tenant_id)
+    return alive is not None
 
 
 def give(session: Session, tenant_id: int, amounts: Mapping[Resource, int]) -> None:

@@ -6,6 +6,8 @@ old ones still open what they sealed.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 from pathlib import Path
 
@@ -19,6 +21,7 @@ class Sealed:
 
     def __init__(self, keys: list[bytes]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys])
+        self._oldest = hashlib.sha256(b"fingerprint" + keys[-1]).digest()
 
     def seal(self, text: str) -> str:
         """The text, encrypted and authenticated."""
@@ -30,6 +33,10 @@ class Sealed:
             return self._fernet.decrypt(sealed.encode()).decode()
         except InvalidToken:
             raise ValueError("no key of the state directory opens this secret") from None
+
+    def fingerprint(self, text: str) -> str:
+        """A digest that only holders of the key can compute: of texts that might be guessed, such as passwords."""
+        return hmac.new(self._oldest, text.encode(), "sha256").hexdigest()
 
 
 def load(state_dir: Path) -> Sealed:

@@ -7,7 +7,6 @@ ones too), and refusals as data. A root field that is not declared here does not
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from gateway.kernel.command import Command
 from gateway.kernel.errors import Refusal, Refusals
 from gateway.kernel.noun import Noun
 from gateway.kernel.row import Row
+from gateway.kernel.secretbox import Sealed
 from resolvers.kernel import graph, inputs, problems, scalars
 from resolvers.kernel.context import Context, on_thread
 
@@ -197,7 +197,7 @@ async def _run(frame: Frame, context: Context, given: Any) -> dict[str, Any]:
 def _carry_out(frame: Frame, context: Context, command: Any) -> dict[str, Any]:
     subject = context.subject
     key = getattr(command, "idempotency_key", None)
-    asked = idempotency.Asked(frame.name, key, _digest(frame.name, command)) if key else None
+    asked = idempotency.Asked(frame.name, key, _digest(context, frame.name, command)) if key else None
     extra = ()
     if frame.first is not None:
         if asked is not None:
@@ -242,9 +242,12 @@ def _shown(outcome: Mapping[str, Any]) -> dict[str, Any]:
     return {name: one(value) for name, value in outcome.items()}
 
 
-def _digest(name: str, command: Command) -> str:
+def _digest(context: Context, name: str, command: Command) -> str:
+    """What tells two inputs apart, keyed: a plain digest of an input with a password in it would let it be guessed."""
     values = command.model_dump(mode="json", exclude={"idempotency_key"}, exclude_unset=True)
-    return hashlib.sha256(json.dumps([name, values], sort_keys=True).encode()).hexdigest()
+    with context.services.db.read() as session:
+        box: Sealed = session.info["sealed"]
+    return box.fingerprint(json.dumps([name, values], sort_keys=True))
 
 
 __all__ = ["ROOTS", "Frame", "Guard", "Root", "mutation", "node_query", "query", "scalars", "subscription"]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
 
 import pytest
+from cryptography.fernet import Fernet
 from sqlmodel import Session, select
 
 from gateway.identity.audit import AuditRecord
+from gateway.jobs.idempotency import IdempotencyKey
 from gateway.kernel.access import NOBODY
+from gateway.kernel.secretbox import Sealed
 from tests.identity.conftest import PASSWORD, Person
 from tests.world import Client, World
 
@@ -151,3 +156,16 @@ def test_records_cannot_be_changed_or_deleted(world: World, place: Places) -> No
         with pytest.raises(AssertionError, match="never changed or deleted"):
             world.db.run(work)
     assert [each["result"] for each in _records(world.admin)] == ["OK"]
+
+
+def test_what_is_kept_for_retries_lets_no_password_be_guessed(world: World) -> None:
+    given = {"name": "ada", "password": PASSWORD}
+    world.admin.do("userCreate", "user { id }", **given, idempotencyKey="k")
+    with world.db.read() as session:
+        kept = session.exec(select(IdempotencyKey.digest)).one()
+        box = session.info["sealed"]
+    whole = {**given, "admin": False, "email": "", "enabled": True, "full_name": ""}
+    said = json.dumps(["userCreate", whole], sort_keys=True)
+    assert kept == box.fingerprint(said)
+    assert kept != hashlib.sha256(said.encode()).hexdigest()
+    assert kept != Sealed([Fernet.generate_key()]).fingerprint(said), "it takes the state directory's key"

@@ -30,7 +30,9 @@ def _seen(world: World, public_id: str) -> dict[str, tuple[int, int]]:
 
 
 def test_a_new_tenant_has_the_default_quotas(world: World, place: Places) -> None:
-    assert _seen(world, place("lab")) == {each.value: (limit, 0) for each, limit in DEFAULTS.items()}
+    used = {Resource.SECURITY_GROUPS: 1}  # its default one
+    expected = {each.value: (limit, used.get(each, 0)) for each, limit in DEFAULTS.items()}
+    assert _seen(world, place("lab")) == expected
 
 
 def test_an_operator_sets_limits(world: World, place: Places) -> None:
@@ -134,3 +136,13 @@ def test_parallel_takes_and_gives_end_where_they_began(both: World) -> None:
     together(20, turn)
     seen = _seen(both, tenant.NOUN.public(lab))
     assert (seen["SERVERS"], seen["RAM_MIB"]) == ((20, 0), (65536, 0))
+
+
+def test_a_tenant_older_than_a_quota_gets_it_when_it_is_first_asked_for(world: World, place: Places) -> None:
+    lab = place("lab")
+    key = _key(world, lab)
+    world.db.run(lambda session: session.delete(quota.left(session, key)[Resource.IMAGES]))
+    world.db.run(lambda session: quota.take(session, key, {Resource.IMAGES: 2}))
+    assert _seen(world, lab)["IMAGES"] == (DEFAULTS[Resource.IMAGES], 2)
+    with pytest.raises(QuotaExceeded):
+        world.db.run(lambda session: quota.take(session, key, {Resource.IMAGES: DEFAULTS[Resource.IMAGES]}))
