@@ -7,10 +7,14 @@ moves only when told, or when ``work`` has to wait for a job's next try.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import itertools
+import shutil
+import tempfile
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,7 +30,7 @@ from gateway.identity.tenant import Tenant
 from gateway.identity.user import User
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Bell, Job
-from gateway.kernel import noun
+from gateway.kernel import ids, noun
 from gateway.kernel.access import CLOUD, NOBODY, Role, Subject
 from gateway.kernel.db import Database
 from gateway.kernel.secretbox import Sealed
@@ -40,7 +44,20 @@ from workers.sweep import RECONCILERS
 from workers.sweep import Context as SweepContext
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+KEY = Fernet.generate_key()
 _numbers = itertools.count(1)
+
+
+@cache
+def empty_database() -> Path:
+    """A SQLite file with all tables and nothing in them, made once a process: copying it is fifty times faster."""
+    noun.load_all()
+    folder = Path(tempfile.mkdtemp(prefix="stratograph-world-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    made = Database(f"sqlite:///{folder / 'empty.db'}")
+    SQLModel.metadata.create_all(made.engine)
+    made.close()
+    return folder / "empty.db"
 
 
 class FakeClock:
@@ -48,9 +65,10 @@ class FakeClock:
 
     def __init__(self, at: datetime = START) -> None:
         self.at = at
+        self.tick = timedelta(milliseconds=1)
 
     def __call__(self) -> datetime:
-        self.at += timedelta(milliseconds=1)
+        self.at += self.tick
         return self.at
 
     def advance(self, **by: float) -> None:
@@ -140,16 +158,19 @@ class World:
     centres: list[DataCentre] = field(default_factory=list)
 
     @classmethod
-    def open(cls, url: str, folder: Path) -> World:
-        """A world on an empty database."""
+    def open(cls, url: str, folder: Path, *, uids: ids.UidSource = ids.system) -> World:
+        """A world on an empty database, or on the SQLite file that an earlier world left."""
         noun.load_all()
         load_all()
         clock = FakeClock()
-        db = Database(url, now=clock)
-        SQLModel.metadata.create_all(db.engine)
+        db = Database(url, now=clock, uids=uids)
+        if not db.sqlite:
+            SQLModel.metadata.create_all(db.engine)
+        elif not Path(db.url.database or "").exists():
+            shutil.copyfile(empty_database(), db.url.database or "")
         crank = Crank()
         db.provide("bell", crank)
-        db.provide("sealed", Sealed([Fernet.generate_key()]))
+        db.provide("sealed", Sealed([KEY]))
         settings = Settings(state_dir=folder)
         db.provide("settings", settings)
         hosts = Hosts(folder / "scratch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import strawberry
@@ -13,7 +14,9 @@ from gateway.compute.server_state import Action
 from gateway.identity import tenant
 from gateway.image import image
 from gateway.jobs import job
+from gateway.kernel import errors
 from gateway.kernel.access import Need
+from gateway.metering import sample
 from gateway.network import port
 from gateway.volume import volume
 from resolvers.jobs.event import changes
@@ -22,8 +25,10 @@ from resolvers.kernel.connections import Listing, children_connection, connectio
 from resolvers.kernel.context import Context, on_thread
 from resolvers.kernel.graph import Node, children, column, computed, edge, lazy, node, wrap
 from resolvers.kernel.roots import mutation, node_query, subscription
+from resolvers.metering.sample import ServerHour, ServerMetrics
 
 MAX_LINES = 10_000
+MOST_HOURS = timedelta(days=32)
 
 
 @strawberry.type(description="One entry of a map of short texts.")
@@ -86,6 +91,27 @@ class Server(Node):
         context: Context = info.context
         public = server.NOUN.public(self.row)
         return wrap(await context.batch("active_job", job.active_of).load(public))
+
+    @strawberry.field(description="Its newest counters; null until they were first read.")
+    async def metrics(self, info: Info) -> ServerMetrics | None:
+        """The newest sample."""
+        context: Context = info.context
+        found = await context.batch("metrics", sample.newest).load(self.row.uid)
+        return None if found is None else ServerMetrics(row=found)
+
+    @strawberry.field(description="Its hours that begin in a period of at most 32 days, oldest first.")
+    async def metrics_by_hour(
+        self,
+        info: Info,
+        start: Annotated[datetime, strawberry.argument(description="From this moment.")],
+        end: Annotated[datetime, strawberry.argument(description="Until just before this moment.")],
+    ) -> list[ServerHour]:
+        """The rollups."""
+        context: Context = info.context
+        if not timedelta(0) < end - start <= MOST_HOURS:
+            raise errors.Invalid("Give a period of at most 32 days.", path=("end",))
+        found = await context.read(lambda session: sample.history(session, self.row.uid, start, end))
+        return [ServerHour(row=each) for each in found]
 
     @strawberry.field(
         description="What it wrote on its serial port, newest lines; null when its host cannot be asked now."

@@ -14,7 +14,7 @@ from gateway.kernel import errors
 from gateway.kernel.errors import Refusal
 from gateway.volume import volume as volumes
 from gateway.volume.volume import Volume, VolumeStatus
-from workers.compute.host import call
+from workers.reach import call
 from workers.saga import Change, Run, Step, saga
 
 UNPLUG_S = 60.0

@@ -14,7 +14,7 @@ from drivers.api import ConsoleLog, Deadline, Driver, DriverError
 from gateway.compute.host import Host
 from gateway.compute.server import Server
 from gateway.kernel.db import Database
-from workers.compute.host import address_of
+from workers.reach import address_of
 from workers.hypervisor import Hosts
 
 READ_S = 5.0

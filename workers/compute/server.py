@@ -24,7 +24,7 @@ from gateway.kernel.errors import Refusal
 from gateway.network import port as ports
 from gateway.volume import volume as volumes
 from gateway.volume.volume import Volume, VolumeStatus
-from workers.compute.host import call
+from workers.reach import call
 from workers.compute.machine import observed, spec
 from workers.image.image import ensure_on_host as ensure_image
 from workers.network import network as network_work

@@ -21,7 +21,7 @@ from gateway.compute.server import Server
 from gateway.compute.server_state import Observed, Phase
 from gateway.jobs import job as jobs
 from gateway.kernel.db import Database
-from workers.compute.host import address_of
+from workers.reach import address_of
 from workers.compute.machine import observed
 from workers.hypervisor import Address
 from workers.sweep import Context, reconciler

@@ -16,7 +16,7 @@ from gateway.image.store import ImageStore
 from gateway.image.upload import file_sha256
 from gateway.kernel import errors
 from gateway.kernel.settings import Settings
-from workers.compute.host import address
+from workers.reach import address
 from workers.saga import Run
 
 BRING_S = 3600.0

@@ -29,7 +29,7 @@ from gateway.network import security_group as groups
 from gateway.network import subnet as subnets
 from gateway.network.network import Network, NetworkHost
 from gateway.network.port import Port
-from workers.compute.host import address_of
+from workers.reach import address_of
 from workers.hypervisor import Address
 from workers.network import network as network_work
 from workers.network import port as port_work

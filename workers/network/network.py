@@ -14,7 +14,7 @@ from gateway.kernel.errors import HypervisorError, Refusal
 from gateway.network import network as networks
 from gateway.network import subnet as subnets
 from gateway.network.network import Network
-from workers.compute.host import call
+from workers.reach import call
 from workers.saga import Change, Run, Step, saga
 
 CALL_S = 60.0

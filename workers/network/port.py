@@ -20,7 +20,7 @@ from gateway.network import security_group as groups
 from gateway.network.network import Network
 from gateway.network.port import Port
 from gateway.network.security_group import RuleProtocol, SecurityGroupRule
-from workers.compute.host import call
+from workers.reach import call
 from workers.network import network as network_work
 from workers.network.network import CALL_S, ROUNDS
 from workers.saga import Run

@@ -15,7 +15,7 @@ from gateway.kernel.errors import Refusal
 from gateway.volume import snapshot as snapshots
 from gateway.volume.snapshot import Snapshot, SnapshotStatus
 from gateway.volume.volume import Volume
-from workers.compute.host import call
+from workers.reach import call
 from workers.saga import Change, Run, Step, saga
 
 COPY_S = 3600.0

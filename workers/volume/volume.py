@@ -22,7 +22,7 @@ from gateway.metering.usage import Metered
 from gateway.volume import volume as volumes
 from gateway.volume.snapshot import Snapshot
 from gateway.volume.volume import Volume, VolumeStatus
-from workers.compute.host import call
+from workers.reach import call
 from workers.image.image import ensure_on_host as ensure_image
 from workers.saga import Change, Run, Step, saga
 
