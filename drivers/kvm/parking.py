@@ -19,6 +19,7 @@ import libvirt
 from drivers.kvm import holders, xml
 from drivers.kvm.errors import found
 from drivers.kvm.xml import Element
+from drivers.kvm.xml.common import strings
 from drivers.kvm.xml.network import parking as parking_network
 
 
@@ -49,10 +50,10 @@ def _interfaces(connection: Any, name: str) -> list[tuple[Any, Element]]:
     """The running domains' interfaces on a network."""
     answer: list[tuple[Any, Element]] = []
     for domain in holders.on_network(connection, name):
-        if domain.isActive():
-            text = found(partial(domain.XMLDesc, 0), "NO_DOMAIN")
-            path = f"devices/interface[source/@network='{name}']"
-            answer += [(domain, each) for each in (xml.parse(text).xpath(path) if text else [])]
+        text = found(partial(domain.XMLDesc, 0), "NO_DOMAIN") if domain.isActive() else None
+        if text is not None:
+            every = xml.parse(text).iterfind("devices/interface")
+            answer += [(domain, each) for each in every if name in strings(each, "source/@network")]
     return answer
 
 

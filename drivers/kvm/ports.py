@@ -60,7 +60,7 @@ def remove(connection: Any, port_id: UUID, deadline: Deadline) -> None:
     deadline.check("removing a port")
     record = _record(port)
     if record is not None:
-        network = found(lambda: connection.networkLookupByUUIDString(record.network), "NO_NETWORK")
+        network = found(lambda: connection.networkLookupByUUIDString(str(record.network)), "NO_NETWORK")
         if network is not None:
             live = xml.parse(network.XMLDesc(0))
             _change_leases(network, live, [each for each in leases_in(live) if each.mac.lower() == record.mac], None)

@@ -111,7 +111,10 @@ def test_wrong_options_are_refused_before_anything_is_opened(wrong: HostConfig) 
 
 def test_options_have_defaults_and_take_values() -> None:
     assert options.read(config()) == options.Options()
-    assert options.read(config("qemu+tcp://10.0.0.1/system", allow_plain_tcp="true", accelerator="tcg")).accelerator == "tcg"
+    assert (
+        options.read(config("qemu+tcp://10.0.0.1/system", allow_plain_tcp="true", accelerator="tcg")).accelerator
+        == "tcg"
+    )
 
 
 def test_the_declaration_imports_no_libvirt() -> None:

@@ -28,7 +28,9 @@ class Pool:
 
     def leave(self, name: str, content: str, age_seconds: int) -> None:
         """A file as a worker that died so long ago left it."""
-        self.host.run(("sh", "-c", f"printf {content!r} >{POOL}/{name}; touch -d '-{age_seconds} seconds' {POOL}/{name}"))
+        self.host.run(
+            ("sh", "-c", f"printf {content!r} >{POOL}/{name}; touch -d '-{age_seconds} seconds' {POOL}/{name}")
+        )
         self.host.run(("virsh", "pool-refresh", "stratograph"))
 
 

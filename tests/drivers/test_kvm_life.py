@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -62,9 +63,7 @@ class World:
 
     def sample(self) -> Sample:
         (mine,) = (
-            each
-            for each in self.driver.machines.sample(Deadline(SECONDS))
-            if each.machine_id == self.guest.spec.id
+            each for each in self.driver.machines.sample(Deadline(SECONDS)) if each.machine_id == self.guest.spec.id
         )
         return mine
 
@@ -106,7 +105,9 @@ def test_a_data_volume_keeps_its_data_over_detach_restart_and_growth(running: Wo
     guest = running.guest
     volume = running.volume(16)
     running.attach(volume)
-    wait_for(lambda: f"SG: DISK vdb serial={volume.hex[:20]} size={16 * 2048} lines=1" in guest.console(), 60, "attached")
+    wait_for(
+        lambda: f"SG: DISK vdb serial={volume.hex[:20]} size={16 * 2048} lines=1" in guest.console(), 60, "attached"
+    )
     guest.shell("echo precious >/data/vdb/file; sync")
 
     running.driver.volumes.extend(volume, 32 * MIB, Deadline(SECONDS))
@@ -191,9 +192,7 @@ def test_a_paused_machine_goes_on(running: World) -> None:
 def test_a_raw_image_boots_on_uefi(world: World, tmp_path: Path) -> None:
     raw = tmp_path / "guest.raw"
     world.host.run(("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(image().path), str(raw)))
-    import hashlib
-
-    checksum = hashlib.sha256(raw.read_bytes()).hexdigest()
+    checksum = sha256(raw.read_bytes()).hexdigest()
     size = raw.stat().st_size
     spec = ImageSpec(uuid4(), raw, DiskFormat.RAW, size, size, checksum)
     driver = world.driver

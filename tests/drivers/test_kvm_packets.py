@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -127,7 +126,9 @@ def test_a_foreign_address_is_blocked_unless_security_is_off(two: Two) -> None:
 
 def test_a_foreign_mac_is_blocked(two: Two) -> None:
     true = two.one.port.mac
-    change = "ip link set eth0 down; ip link set eth0 address {}; ip link set eth0 up; ip route add default via 10.55.1.1"
+    change = (
+        "ip link set eth0 down; ip link set eth0 address {}; ip link set eth0 up; ip route add default via 10.55.1.1"
+    )
     script = (
         f"({change.format('52:54:00:00:66:66')}; ping -c 2 -W 1 {two.other.address} >/tmp/spoofed;"
         f"{change.format(true)}; ping -c 2 -W 1 {two.other.address} >/tmp/true; echo done >/tmp/done) >/dev/null 2>&1 &"
@@ -141,7 +142,9 @@ def test_a_foreign_mac_is_blocked(two: Two) -> None:
 
 def test_ipv6_is_filtered_and_guarded_like_ipv4(two: Two) -> None:
     reach = (RuleSpec(Direction.INGRESS, 6, "icmp"), RuleSpec(Direction.EGRESS, 6))
-    ports = {each.address: replace(each.port, addresses=(*each.port.addresses, v6(each))) for each in (two.one, two.other)}
+    ports = {
+        each.address: replace(each.port, addresses=(*each.port.addresses, v6(each))) for each in (two.one, two.other)
+    }
     for each in (two.one, two.other):
         each.shell(f"ip addr add {v6(each)}/64 dev eth0")
 

@@ -94,7 +94,7 @@ def test_a_libvirtd_that_restarts_ends_watches_and_is_reached_again(started: Sta
     with_events.close()
 
 
-def test_a_machine_of_others_is_left_alone(started: Started, tmp_path: Path) -> None:
+def test_a_machine_of_others_is_left_alone(started: Started) -> None:
     other = uuid4()
     definition = started.host.folder / "lib" / "other.xml"
     definition.write_text(

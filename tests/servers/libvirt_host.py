@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 from uuid import uuid4
 
 _INIT = Path(__file__).with_name("libvirt_host_init.py")
@@ -92,7 +93,7 @@ class LibvirtHost:
             self._process.wait(20)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> LibvirtHost:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -115,7 +116,8 @@ class LibvirtHost:
             shutil.chown(self.folder / each, "libvirt-qemu", "kvm")
         self.folder.chmod(0o755)
         (etc / "libvirtd.conf").write_text(
-            f'listen_tls = 0\nlisten_tcp = 0\nhost_uuid = "{uuid4()}"\nlog_outputs = "3:file:/var/log/libvirt/libvirtd.log"\n'
+            f'listen_tls = 0\nlisten_tcp = 0\nhost_uuid = "{uuid4()}"\n'
+            'log_outputs = "3:file:/var/log/libvirt/libvirtd.log"\n'
         )
         # Control groups are named machine-wide, and a mount namespace per guest costs time: both are off.
         (etc / "qemu.conf").write_text("cgroup_controllers = []\nnamespaces = []\n")

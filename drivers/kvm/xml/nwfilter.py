@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from uuid import UUID
 
 from drivers.api import Direction, PortSpec, Refused, RuleSpec
 from drivers.kvm import names
@@ -31,7 +32,7 @@ _NEIGHBOURS = {"out": (133, 135, 136, 143), "in": (134, 135, 136)}
 class PortRecord:
     """What a filter remembers of its port."""
 
-    network: str
+    network: UUID
     mac: str
     addresses: tuple[str, ...]
 
@@ -48,7 +49,7 @@ def port_filter(spec: PortSpec) -> Element:
     except ValueError as error:
         raise Refused(f"port {spec.id}: {error}") from error
     record = E.filterref(filter=names.RECORD_FILTER)
-    record.append(E.parameter(name="SG_NETWORK", value=str(spec.network_id)))
+    record.append(E.parameter(name="SG_NETWORK", value=spec.network_id.hex))
     record.append(E.parameter(name="SG_MAC", value=spec.mac.lower()))
     record.extend(E.parameter(name="SG_ADDRESS", value=str(each)) for each in addresses)
     element = E.filter(E.uuid(str(spec.id)), record, name=names.port_filter(spec.id), chain="root")
@@ -79,7 +80,7 @@ def record_in(element: Element) -> PortRecord | None:
         values.setdefault(each.get("name", ""), []).append(each.get("value", ""))
     if "SG_NETWORK" not in values or "SG_MAC" not in values:
         return None
-    return PortRecord(values["SG_NETWORK"][0], values["SG_MAC"][0], tuple(values.get("SG_ADDRESS", ())))
+    return PortRecord(UUID(values["SG_NETWORK"][0]), values["SG_MAC"][0], tuple(values.get("SG_ADDRESS", ())))
 
 
 def _rule(action: str, way: str, priority: int, match: str | None = None, /, **fields: str) -> Element:
