@@ -1,6 +1,6 @@
 """Who shows a token: a session's JWT or an API key, looked up and turned into a Subject.
 
-Invariant: what a token is worth is read from the database on every use, from at most half a second ago: session and
+Invariant: what a token is worth is read from the database on every use, from a quarter second ago at most: session and
 key not revoked, user enabled, roles as they are now. Every reason to refuse is told alike. Not here: passwords.
 """
 
@@ -42,7 +42,7 @@ class Recognition:
 
 
 def remembered(db: Database, token: str) -> Recognition | None:
-    """Whose token this is, if it was recognised within the last half second. Reads no database and never blocks."""
+    """Whose token this is, if it was recognised within the last quarter second. Reads no database and never blocks."""
     with db.read() as session:
         memory: Recognised | None = session.info.get("recognised")
         found: Recognition | None = memory.get(_digest(token)) if memory is not None else None

@@ -1,6 +1,6 @@
 """Sessions: somebody who signed in by name and password, from one device, for a while.
 
-A token is a signed JWT that names its session's row; the row is looked at on every use (half a second of memory at
+A token is a signed JWT that names its session's row; the row is looked at on every use (a quarter second of memory at
 most), so a revoked session, a disabled user or a taken role acts within a second on every process. An API key can make
 no session. Not here: recognising a token (:mod:`gateway.identity.authentication`).
 """

@@ -19,7 +19,7 @@ from resolvers.transport.caller import Caller
 
 
 async def _recognised(db: Database, token: str) -> Recognition:
-    """Whose token this is; a thread is only needed when it was not used within the last half second."""
+    """Whose token this is; a thread is only needed when it was not used within the last quarter second."""
     known = authentication.remembered(db, token)
     return known if known is not None else await on_thread(lambda: authentication.authenticate(db, token))
 
@@ -52,7 +52,7 @@ class Known:
     db: Database
 
     async def valid(self) -> bool:
-        """Whether the token still is recognised; half a second behind at most."""
+        """Whether the token still is recognised; a quarter second behind at most."""
         try:
             await _recognised(self.db, self.token)
         except Unauthenticated:

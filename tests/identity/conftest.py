@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import pytest
 from cryptography.fernet import Fernet
 
 from gateway.identity import authentication, bootstrap
+from gateway.identity.keys import Keyring
 from gateway.identity.password import Passwords
+from gateway.identity.recognised import Recognised
 from gateway.kernel.access import NOBODY, Role, Subject
+from gateway.kernel.db import Database
 from gateway.kernel.secretbox import Sealed
 from tests.world import Client, World
 
@@ -109,6 +112,17 @@ def both(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     equip(made)
     yield made
     made.close()
+
+
+def second_process(world: World) -> World:
+    """The same cloud as another API process has it: its own connections, keys and memory."""
+    with world.db.read() as session:
+        box = session.info["sealed"]
+    db = Database(world.db.url.render_as_string(hide_password=False), now=world.clock)
+    db.provide("sealed", box)
+    db.provide("keyring", Keyring(db, box))
+    db.provide("recognised", Recognised())
+    return replace(world, db=db, services=replace(world.services, db=db), centres=[])
 
 
 def together(count: int, act: Callable[[int], Any]) -> list[Any]:

@@ -16,11 +16,10 @@ from sqlmodel import select
 
 from gateway.identity import authentication
 from gateway.identity.keys import Keyring, SigningKey
-from gateway.identity.recognised import Recognised
 from gateway.kernel.db import Database
 from gateway.kernel.errors import Unauthenticated
 from gateway.kernel.secretbox import Sealed
-from tests.identity.conftest import Person, with_token
+from tests.identity.conftest import Person, second_process, with_token
 from tests.world import World
 
 People = Callable[..., Person]
@@ -190,7 +189,7 @@ def _within_a_second(world: World, token: str) -> float:
 def test_what_ends_a_session_acts_within_a_second_on_every_process(world: World, person: People, how: str) -> None:
     ada = person("ada")
     token = ada.sign_in()
-    elsewhere = _second_process(world)
+    elsewhere = second_process(world)
     assert authentication.authenticate(elsewhere.db, token).subject.user_name == "ada"
     match how:
         case "revoke":
@@ -214,7 +213,7 @@ def test_a_lost_role_acts_within_a_second_on_every_process(
     ada = person("ada")
     lab = place("lab", {"ada": "MEMBER"})
     token = ada.sign_in()
-    elsewhere = _second_process(world)
+    elsewhere = second_process(world)
     assert len(authentication.authenticate(elsewhere.db, token).subject.roles) == 1
     world.admin.do("memberRemove", "__typename", tenantId=lab, userId=ada.id)
     assert dict(authentication.authenticate(world.db, token).subject.roles) == {}
@@ -223,15 +222,3 @@ def test_a_lost_role_acts_within_a_second_on_every_process(
         assert time.monotonic() - began < 1.0
         time.sleep(0.01)
     elsewhere.db.close()
-
-
-def _second_process(world: World) -> World:
-    """The same cloud as another API process has it: its own connections, keys and memory."""
-    with world.db.read() as session:
-        box = session.info["sealed"]
-    db = Database(world.db.url.render_as_string(hide_password=False), now=world.clock)
-    db.provide("keyring", Keyring(db, box))
-    db.provide("recognised", Recognised())
-    return World(
-        db, world.clock, world.crank, world.hosts, world.runner, world.services, world.settings, centres=[]
-    )  # fmt: skip
