@@ -112,3 +112,16 @@ def test_volumes_are_thin_clones_and_snapshots_are_full_copies(pool: Pool) -> No
     assert "Images are identical" in compared
     driver.remove_snapshot(snapshot, Deadline(SECONDS))
     volumes.remove(copy, Deadline(SECONDS))
+
+
+def test_a_console_log_goes_on_in_the_file_before(pool: Pool) -> None:
+    """Virtlogd renames a full log; what is asked for may begin in the renamed one."""
+    machine = uuid4()
+    pool.leave(f"console-{machine}.log", "new", 0)
+    assert pool.driver.console_log(machine, 100, Deadline(SECONDS)) == b"new"
+    pool.leave(f"console-{machine}.log.0", "old and ", 0)
+    assert pool.driver.console_log(machine, 100, Deadline(SECONDS)) == b"old and new"
+    assert pool.driver.console_log(machine, 7, Deadline(SECONDS)) == b"and new"
+    assert pool.driver.console_log(machine, 2, Deadline(SECONDS)) == b"ew"
+    pool.driver.machines.remove(machine, Deadline(SECONDS))
+    assert not [each for each in pool.names() if str(machine) in each]

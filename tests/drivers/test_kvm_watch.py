@@ -125,6 +125,17 @@ def test_a_host_that_does_not_answer_is_transient_in_time(started: Started, tmp_
     started.host.run(("kill", "-CONT", str(pid)))
 
 
+def test_a_host_that_falls_silent_is_given_up(started: Started) -> None:
+    (pid,) = started.host.pids("^libvirtd -d")
+    started.host.run(("kill", "-STOP", str(pid)))
+    begun = time.monotonic()
+    with pytest.raises(Transient):
+        started.driver.machines.list(Deadline(SECONDS))
+    assert time.monotonic() - begun < 30
+    started.host.run(("kill", "-CONT", str(pid)))
+    assert len(started.driver.machines.list(Deadline(SECONDS))) == 1
+
+
 def test_a_host_without_libvirtd_is_at_fault(tmp_path: Path) -> None:
     config = HostConfig("gone", f"qemu+unix:///system?socket={tmp_path}/none", tmp_path)
     with pytest.raises(HostAtFault):

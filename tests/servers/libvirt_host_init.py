@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def main(folder: str, name: str) -> None:
     _run("virtlogd", "-d", "-p", "/run/libvirt/virtlogd.pid")
     _run("libvirtd", "-d", "-p", "/run/libvirt/libvirtd.pid")
     _reap_until_end_of_input()
+    os.kill(-1, signal.SIGKILL)  # all of this namespace but process 1
+    shutil.rmtree(folder, ignore_errors=True)  # whoever asked for the host may be gone
 
 
 def _reap_until_end_of_input() -> None:
