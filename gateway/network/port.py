@@ -257,12 +257,12 @@ def unbind(session: Session, port: Port) -> None:
 
 def close(session: Session, port: Port) -> None:
     """End a port: its addresses are free, its quota is given back, its metering ends. It must be on no host."""
+    quota.give(session, port.tenant_id, {Resource.PORTS: 1})  # first, for opening too holds the quota before subnets
     mine = session.exec(select(PortSecurityGroup.security_group_id).where(PortSecurityGroup.port_id == port.id)).all()
     _give_back(session, port)
     groups.moved(session, port.network_id, mine)
     groups.leave(session, port.id)
     usage.closed(session, port.uid, Metered.ADDRESS)
-    quota.give(session, port.tenant_id, {Resource.PORTS: 1})
     session.delete(port)
     session.flush()
 

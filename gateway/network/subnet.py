@@ -34,6 +34,10 @@ from gateway.network.network import Network, key_of
 MOST_SUBNETS = 16
 _TOLD_BLOCKERS = 20
 _LENGTHS = {4: (8, 29), 6: (64, 126)}
+_SPECIAL = [
+    ip_network(each)
+    for each in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/64", "fe80::/10", "ff00::/8")
+]
 
 Address = IPv4Address | IPv6Address
 
@@ -70,6 +74,8 @@ ORDERS: dict[str, Any] = {"NAME": col(Subnet.name), "CIDR": col(Subnet.place)}
 
 
 def _range(text: str) -> str:
+    if "%" in text:
+        raise ValueError("a range has no zone")
     try:
         return canonical_cidr(text)
     except ValueError:
@@ -120,6 +126,10 @@ class SubnetCreate(Retryable):
         least, most = _LENGTHS[ip_network(self.cidr).version]
         if not least <= ip_network(self.cidr).prefixlen <= most:
             raise ValueError(f"a range of its kind is from /{least} to /{most}")
+        if any(
+            ip_network(self.cidr).overlaps(each) for each in _SPECIAL if each.version == ip_network(self.cidr).version
+        ):
+            raise ValueError("loopback, link-local and multicast addresses are not for machines")
         if len(set(self.dns_servers)) < len(self.dns_servers):
             raise ValueError("a DNS server is named twice")
         return self

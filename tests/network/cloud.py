@@ -17,19 +17,13 @@ from gateway.identity.tenant import Tenant
 from gateway.jobs import job as jobs
 from gateway.jobs.event import Event
 from gateway.jobs.job import Job, Order
-from gateway.kernel import noun
+from gateway.kernel import ids, noun
 from gateway.kernel.access import CLOUD
+from gateway.kernel.errors import Invalid
 from gateway.network.port import Port
 from tests.world import Client, World
 from workers.network import port as port_work
 from workers.saga import Run, Step, saga
-
-saga(
-    "test.port",
-    Step("on", lambda run: _on(run), lambda run: _off(run)),
-    Step("fail", lambda run: _fail(run), kept="nothing"),
-)
-saga("test.port-off", Step("off", lambda run: _off(run), kept="nothing"), forward=True)
 
 
 def _on(run: Run) -> None:
@@ -42,9 +36,15 @@ def _off(run: Run) -> None:
 
 def _fail(run: Run) -> None:
     if run.arguments["fail"]:
-        from gateway.kernel.errors import Invalid
-
         raise Invalid("asked to fail")
+
+
+saga(
+    "test.port",
+    Step("on", _on, _off),
+    Step("fail", _fail, kept="nothing"),
+)
+saga("test.port-off", Step("off", _off, kept="nothing"), forward=True)
 
 
 def network(client: Client, *cidrs: str, name: str = "net", **given: Any) -> str:
@@ -117,8 +117,6 @@ def host_of(world: World, public_id: str) -> int | None:
 
 def events(session: Session, public_id: str) -> list[str]:
     """The kinds of a thing's events, oldest first."""
-    from gateway.kernel import ids
-
     _, uid = ids.decode(public_id)
     return list(session.exec(select(Event.kind).where(Event.object_uid == uid).order_by(col(Event.id))))
 
