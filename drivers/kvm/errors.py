@@ -76,6 +76,7 @@ TEXTS: tuple[tuple[str, _Answer], ...] = (
     ("Input/output error", HostAtFault),
     ("Network is already in use by interface", Refused),
     ("already exists", Refused),
+    ("No more available PCI", Refused),
     ('Failed to get "', Transient),  # QEMU's image locks: someone has the file open at this moment
     ("asynchronous jobs running", Transient),
     ("is still being allocated", Transient),

@@ -178,6 +178,8 @@ def test_more_memory_and_processors_come_with_the_next_start(running: World) -> 
     assert (seen.vcpus, seen.ram_mib, dict(seen.volumes)) == (2, 160, {guest.spec.disks[0].volume_id: "vda"})
     assert guest.shell("grep -c ^processor /proc/cpuinfo").startswith("2\n")
     assert 'key="project">p-2<' in running.host.run(("virsh", "dumpxml", str(guest.spec.id)))
+    machines.ensure(guest.spec, Deadline(SECONDS))
+    guest.power(PowerAction.OFF)
 
 
 def test_a_paused_machine_goes_on(running: World) -> None:
@@ -210,18 +212,26 @@ def test_a_raw_image_boots_on_uefi(world: World, tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_on_the_host(world: World) -> None:
-    driver, spec = world.driver, world.guest.spec
-    driver.machines.remove(spec.id, Deadline(SECONDS))
-    driver.volumes.remove(spec.disks[0].volume_id, Deadline(SECONDS))
-    driver.volumes.remove_image(image().id, Deadline(SECONDS))
-    driver.networks.remove_port(world.guest.port.network_id, world.guest.port.id, Deadline(SECONDS))
-    driver.networks.remove(world.guest.port.network_id, Deadline(SECONDS))
-    assert world.host.run(("ls", "/var/lib/libvirt/images/stratograph", "/var/lib/libvirt/qemu/nvram")).split() == [
-        "/var/lib/libvirt/images/stratograph:",
-        "/var/lib/libvirt/qemu/nvram:",
-    ]
-    assert world.host.run(("virsh", "-q", "list", "--all", "--name")).split() == []
-    assert world.host.run(("virsh", "-q", "net-list", "--all", "--name")).split() == []
-    assert [each for each in world.host.run(("virsh", "-q", "nwfilter-list")).split() if each.startswith("sg-")] == [
-        "sg-record"
-    ]
+    driver, host = world.driver, world.host
+
+    def everything() -> list[list[str]]:
+        commands = (
+            ("ls", "/var/lib/libvirt/images/stratograph", "/var/lib/libvirt/qemu/nvram"),
+            ("virsh", "-q", "list", "--all", "--name"),
+            ("virsh", "-q", "net-list", "--all", "--name"),
+            ("virsh", "-q", "nwfilter-list"),
+        )
+        return [host.run(each).split() for each in commands]
+
+    driver.volumes.ensure_image(image(), Deadline(SECONDS))
+    before = everything()
+    network = network_spec(2)
+    driver.networks.ensure(network, Deadline(SECONDS))
+    guest = make_guest(host, driver, port_spec(network, 11))
+    guest.power(PowerAction.ON)
+    assert everything() != before
+    driver.machines.remove(guest.spec.id, Deadline(SECONDS))
+    driver.volumes.remove(guest.spec.disks[0].volume_id, Deadline(SECONDS))
+    driver.networks.remove_port(network.id, guest.port.id, Deadline(SECONDS))
+    driver.networks.remove(network.id, Deadline(SECONDS))
+    assert everything() == before

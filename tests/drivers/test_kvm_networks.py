@@ -36,23 +36,23 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with libvirt_host("networks") as host:
         driver = connect(host, tmp_path_factory.mktemp("scratch"))
+        host.run(("ip", "link", "add", "uplink", "type", "bridge"))
+        host.run(("ip", "addr", "add", "10.55.40.7/24", "dev", "uplink"))
+        host.run(("ip", "addr", "add", "10.55.42.7/24", "dev", "uplink"))
+        host.run(("ip", "link", "set", "uplink", "up"))
         yield Place(host, driver)
         driver.close()
 
 
 def test_a_range_of_the_host_is_refused_and_nothing_stays(place: Place) -> None:
-    place.host.run(("ip", "link", "add", "uplink", "type", "bridge"))
-    place.host.run(("ip", "addr", "add", "10.55.40.7/24", "dev", "uplink"))
-    place.host.run(("ip", "link", "set", "uplink", "up"))
     spec = network_spec(40)
     with pytest.raises(Refused, match="in use by interface"):
         place.ensure(spec)
     assert spec.id not in [each.id for each in place.driver.networks.list(Deadline(SECONDS))]
-    assert "sg-" not in place.host.run(("virsh", "-q", "net-list", "--all", "--name"))
+    assert spec.id.hex not in place.host.run(("virsh", "-q", "net-list", "--all", "--name"))
 
 
 def test_a_change_the_host_cannot_take_leaves_the_old_network(place: Place) -> None:
-    place.host.run(("ip", "addr", "add", "10.55.42.7/24", "dev", "uplink"))
     spec = place.ensure(network_spec(41))
     port = port_spec(spec, 5)
     place.driver.networks.ensure_port(port, Deadline(SECONDS))

@@ -40,8 +40,16 @@ class Two:
         self.driver.networks.ensure_port(replace(guest.port, rules=rules), Deadline(SECONDS))
 
 
+@pytest.fixture
+def two(pair: Two) -> Two:
+    """The two guests with the usual rules, whatever the test before left."""
+    for each in (pair.one, pair.other):
+        pair.rules(each, RULES_WEB)
+    return pair
+
+
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     with libvirt_host("packets") as host:
         driver = connect(host, tmp_path_factory.mktemp("scratch"))
         network = network_spec(1)

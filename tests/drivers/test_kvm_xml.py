@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pycdlib
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -169,6 +169,7 @@ RULES = st.builds(
 )
 
 
+@settings(deadline=None)  # other tests share the machine
 @given(rules=st.none() | st.lists(RULES, max_size=4).map(tuple), six=st.booleans())
 def test_any_rules_give_a_valid_filter_or_a_refusal(rules: tuple[RuleSpec, ...] | None, six: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
     addresses = ("10.1.0.10", "fd00:1::10") if six else ("10.1.0.10",)
@@ -210,6 +211,7 @@ def test_a_rule_without_sense_is_refused(rule: RuleSpec) -> None:
         xml.port_filter(PortSpec(PORT, NETWORK, MAC, ("10.1.0.10",), None, (rule,)))
 
 
+@settings(deadline=None)  # other tests share the machine
 @given(st.uuids())
 def test_names_lead_back_to_ids(our_id: UUID) -> None:
     assert names.is_ours(names.of(our_id), our_id)

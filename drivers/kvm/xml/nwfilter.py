@@ -100,6 +100,8 @@ def _against_spoofing(spec: PortSpec, versions: AbstractSet[int]) -> Iterator[El
         dhcp = {"srcipaddr": "0.0.0.0", "protocol": "udp", "srcportstart": "68", "dstportstart": "67"}  # noqa: S104 - the source of a DHCP request
         yield _rule("accept", "out", -800, "ip", **dhcp)
         yield _rule("accept", "out", -800, "arp", arpsrcmacaddr=mac, arpsrcipaddr="0.0.0.0")  # noqa: S104 - the source of an ARP probe
+    else:
+        yield _rule("drop", "in", -800, "ip")
     if IPV6 in versions:
         yield _rule("accept", "out", -800, "ipv6", srcipaddr="fe80::", srcipmask="10")
         yield _rule("accept", "out", -800, "ipv6", srcipaddr="::", srcipmask="128", protocol="icmpv6")
