@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -29,12 +29,14 @@ from gateway.kernel import noun, secretbox
 from gateway.kernel.db import Database
 from gateway.kernel.settings import Settings
 from resolvers.identity.authentication import Recogniser
+from resolvers.image.routes import routes as image_routes
 from resolvers.kernel.context import Context, Services
 from resolvers.kernel.feed import Feed
 from resolvers.schema import schema, sdl
 from resolvers.transport.app import Caller, OperationInfo, TransportSettings
 from resolvers.transport.app import routes as transport_routes
 from resolvers.transport.documents import read_manifest
+from resolvers.transport.rates import MemoryRateLimiter
 from workers import main as workers
 from workers.compute.live import Live
 from workers.main import Plant
@@ -51,6 +53,7 @@ class Cloud:
     plant: Plant
     feed: Feed
     first: first_start.FirstStart
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     def open(cls, settings: Settings) -> Cloud:
@@ -67,19 +70,18 @@ class Cloud:
 
     def app(self) -> Starlette:
         """The ASGI application; its lifespan starts the feed, and closes the cloud at the end."""
-        stopping = asyncio.Event()
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
             self.feed.start()
             yield
-            stopping.set()
+            self.stopping.set()
             await self.feed.stop()
             await asyncio.to_thread(self.close)
 
-        return Starlette(routes=self._routes(stopping), lifespan=lifespan)
+        return Starlette(routes=self._routes(), lifespan=lifespan)
 
-    def _routes(self, stopping: asyncio.Event) -> list[BaseRoute]:
+    def _routes(self) -> list[BaseRoute]:
         services = Services(
             db=self.db,
             feed=self.feed,
@@ -100,10 +102,12 @@ class Cloud:
             operation_deadline_seconds=self.settings.operation_timeout_s,
             manifest=read_manifest(manifest) if manifest else {},
             trusted_only=manifest is not None,
-            stopping=stopping,
+            stopping=self.stopping,
+            rate_limiter=MemoryRateLimiter(self.settings.rate_limit, 60) if self.settings.rate_limit else None,
         )
         return [
             *transport_routes(schema(), transport, recogniser.authenticate, context),
+            *image_routes(self.db, self.settings),
             *dashboard_routes(sdl=sdl()),
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),

@@ -13,11 +13,19 @@ if TYPE_CHECKING:
 
 
 class Announcing(uvicorn.Server):
-    """Calls back once it listens."""
+    """Calls ``ready`` once it listens, and ``stopping`` as soon as it is told to stop: open streams end then, and do
+    not hold the stop up.
+    """
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        """Tell the streams, then stop."""
+        self._stopping()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         """Start, then announce."""
@@ -34,8 +42,11 @@ def show(cloud: Cloud) -> None:
     console = Console()
     console.print()
     console.print(f"  [bold]Stratograph[/] is ready.  Playground  [link]{settings.url}/playground[/]")
-    console.print(f"  Sign in     user [bold]admin[/], password in {password}" if password else
-                  "  Sign in     user [bold]admin[/], with the password you set")
+    console.print(
+        f"  Sign in     user [bold]admin[/], password in {password}"
+        if password
+        else "  Sign in     user [bold]admin[/], with the password you set"
+    )
     console.print(f"  Drivers     {found}")
     if first.accelerator is not None:
         slow = "" if first.accelerator == "KVM" else " (emulation: guests run, slowly)"

@@ -48,7 +48,7 @@ def serve() -> None:
         timeout_graceful_shutdown=10,
         server_header=False,
     )
-    server = banner.Announcing(config, lambda: banner.show(cloud))
+    server = banner.Announcing(config, lambda: banner.show(cloud), cloud.stopping.set)
     server.run()
     sys.exit(0 if server.started else 1)
 

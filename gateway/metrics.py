@@ -1,15 +1,21 @@
 """Figures about this process and the cloud for Prometheus: what operators alarm on.
 
-Counts of the cloud (jobs, servers, hosts by state) are read from the database when asked for, so every replica tells the
-same; process figures are the client library's own.
+Counts of the cloud (jobs, servers, hosts by state) are read from the database when asked for, so every replica tells
+the same; process figures are the client library's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client import generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlmodel import col, func, select
@@ -42,7 +48,7 @@ class CloudCollector(Collector):
                 family = GaugeMetricFamily(name, text, labels=["status"])
                 statement = select(column, func.count()).group_by(col(column))
                 for status, count in session.exec(statement if where is None else statement.where(where)):
-                    family.add_metric([status.value], count)
+                    family.add_metric([str(status)], count)
                 yield family
 
 

@@ -33,7 +33,9 @@ class DriverInfo:
 
     kind: str = strawberry.field(description="Its kind, as `hypervisor` of hosts and servers.")
     description: str = strawberry.field(description="What it drives.")
-    capabilities: list[str] = strawberry.field(description="What it can do; what is not listed is refused as UNSUPPORTED.")
+    capabilities: list[str] = strawberry.field(
+        description="What it can do; what is not listed is refused as UNSUPPORTED."
+    )
     missing: list[str] = strawberry.field(description="What some driver can do and this one cannot.")
     unavailable: str | None = strawberry.field(
         description="What must be installed before this process can use it; null: nothing."

@@ -43,7 +43,9 @@ def schema() -> strawberry.Schema:
 
 
 def _root(operation: str) -> Any:
-    fields = {root.name: root.field for root in sorted(ROOTS.values(), key=lambda r: r.name) if root.operation == operation}
+    fields = {
+        root.name: root.field for root in sorted(ROOTS.values(), key=lambda r: r.name) if root.operation == operation
+    }
     if not fields:
         return None
     made = type(operation, (), {"__annotations__": {}, **fields})
@@ -52,7 +54,8 @@ def _root(operation: str) -> Any:
 
 def sdl() -> str:
     """The schema as text, sorted, as committed."""
-    from graphql import lexicographic_sort_schema, print_schema as print_core
+    from graphql import lexicographic_sort_schema
+    from graphql import print_schema as print_core
 
     built = schema()
     text = print_schema(built)

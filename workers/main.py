@@ -18,8 +18,8 @@ from dramatiq import Worker
 import workers
 from gateway.kernel.db import Database
 from gateway.kernel.settings import Settings
-from workers.compute import watch
 from workers.bell import Doorbell, declare, open_broker
+from workers.compute import watch
 from workers.hypervisor import Hosts
 from workers.saga import Runner
 from workers.sweep import Context, Sweep
@@ -51,7 +51,8 @@ class Plant:
 
     def stop(self, seconds: float = 10.0) -> None:
         """End gracefully: take nothing new, let steps under way end within ``seconds``, leave the rest to the next
-        claim."""
+        claim.
+        """
         self.runner.stopping.set()
         self.sweep.stop(seconds)
         watch.close_all()

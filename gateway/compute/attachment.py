@@ -16,7 +16,7 @@ from gateway.jobs import job as jobs
 from gateway.jobs.job import Order
 from gateway.kernel.access import Subject
 from gateway.kernel.command import AnyId, Retryable
-from gateway.kernel.errors import Conflict, Invalid, InvalidState, NoValidHost, NotFound
+from gateway.kernel.errors import Conflict, Invalid, InvalidState, NotFound, NoValidHost
 from gateway.volume import volume as volumes
 from gateway.volume.volume import Volume, VolumeStatus
 

@@ -6,6 +6,7 @@ servers; those made with it keep showing it.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +19,6 @@ from gateway.kernel.command import AnyId, Command, Name, Retryable, Text
 from gateway.kernel.db import unique
 from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
-from datetime import datetime
 
 
 class Flavor(Row, table=True):

@@ -108,7 +108,9 @@ class HostRegister(Retryable):
     endpoint: Annotated[str, StringConstraints(min_length=1, max_length=1024)] = Field(
         description="The platform's own address: `qemu:///system`, `qemu+tls://host/system`, `https://vcenter/sdk`, `sim://rack-1`."
     )
-    options: list[KeyValue] = Field(default_factory=list, max_length=50, description="Options of the driver; its README lists them.")
+    options: list[KeyValue] = Field(
+        default_factory=list, max_length=50, description="Options of the driver; its README lists them."
+    )
     username: Name | None = Field(default=None, description="Who to sign in as, where the platform asks.")
     secret: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = Field(
         default=None, description="The password. Kept encrypted and never shown."

@@ -69,7 +69,8 @@ class KeypairCreate(Retryable):
 
     name: Name = Field(description="Its name, unique among your keypairs.")
     public_key: Annotated[str, StringConstraints(strip_whitespace=True, max_length=4096)] | None = Field(
-        default=None, description="One line as in `~/.ssh/id_ed25519.pub`: Ed25519, ECDSA, or RSA of at least 2048 bits."
+        default=None,
+        description="One line as in `~/.ssh/id_ed25519.pub`: Ed25519, ECDSA, or RSA of at least 2048 bits.",
     )
     type: KeyType = Field(default=KeyType.ED25519, description="What to generate; has no effect on an import.")
 

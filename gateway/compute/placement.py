@@ -1,7 +1,7 @@
 """Placement: which host takes a machine, and why not the others. Pure: no database, no clock, no dice.
 
-Every filter is asked about every host, so a :class:`Decision` names each host with all its reasons. The caller claims the
-chosen host by a conditional update and decides again when another was faster.
+Every filter is asked about every host, so a :class:`Decision` names each host with all its reasons. The caller claims
+the chosen host by a conditional update and decides again when another was faster.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is to be placed. ``only`` restricts to hosts (by key) that hold the volumes; ``colliding`` are hosts whose
-    networks overlap with the wanted ones."""
+    networks overlap with the wanted ones.
+    """
 
     vcpus: int
     ram_mib: int
@@ -107,7 +108,8 @@ class SmallestChange:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The whole explanation. ``counts`` tells tenants how many hosts fail each constraint; ``verdicts`` name hosts and
-    are for operators."""
+    are for operators.
+    """
 
     chosen: str | None
     considered: int
@@ -194,8 +196,9 @@ FILTERS: tuple[Filter, ...] = (
 
 
 def weigh(request: Request, host: Candidate) -> float:
-    """How good a host is, 0 to 1: the smallest share of vCPU, memory and disk that stays free, so load spreads and no one
-    resource runs out first."""
+    """How good a host is, 0 to 1: the smallest share of vCPU, memory and disk that stays free, so load spreads and no
+    one resource runs out first.
+    """
     left = (
         (host.free_vcpus - request.vcpus) / host.vcpus if host.vcpus else 0.0,
         (host.free_ram_mib - request.ram_mib) / host.ram_mib if host.ram_mib else 0.0,
@@ -225,7 +228,8 @@ _FIXED = {Constraint.ENABLED, Constraint.ONLINE, Constraint.FAILED_BEFORE}
 
 def _smallest_change(verdicts: Sequence[Verdict]) -> SmallestChange | None:
     """Of the hosts that a different request could use: the one with the fewest constraints to change, then the least to
-    give up."""
+    give up.
+    """
     mendable = [v for v in verdicts if not any(reason.constraint in _FIXED for reason in v.reasons)]
     if not mendable:
         return None
@@ -233,21 +237,16 @@ def _smallest_change(verdicts: Sequence[Verdict]) -> SmallestChange | None:
     return SmallestChange("; ".join(_mend(reason) for reason in best.reasons), best.reasons)
 
 
+_MENDS = {
+    Constraint.VCPUS: "ask for {by} vCPUs less",
+    Constraint.RAM_MIB: "ask for {by} MiB of memory less",
+    Constraint.DISK_GIB: "ask for {by} GiB of disk less",
+    Constraint.HYPERVISOR: "leave the hypervisor open",
+    Constraint.AVAILABILITY_ZONE: "leave the availability zone open",
+    Constraint.VOLUME_LOCALITY: "leave out volumes that lie on different hosts",
+    Constraint.OVERLAPPING_SUBNET: "use a network whose range does not overlap with others",
+}
+
+
 def _mend(reason: Reason) -> str:
-    match reason.constraint:
-        case Constraint.VCPUS:
-            return f"ask for {reason.short_by} vCPUs less"
-        case Constraint.RAM_MIB:
-            return f"ask for {reason.short_by} MiB of memory less"
-        case Constraint.DISK_GIB:
-            return f"ask for {reason.short_by} GiB of disk less"
-        case Constraint.HYPERVISOR:
-            return "leave the hypervisor open"
-        case Constraint.AVAILABILITY_ZONE:
-            return "leave the availability zone open"
-        case Constraint.VOLUME_LOCALITY:
-            return "leave out volumes that lie on different hosts"
-        case Constraint.OVERLAPPING_SUBNET:
-            return "use a network whose range does not overlap with others"
-        case _:
-            return f"do without: {reason.message}"
+    return _MENDS.get(reason.constraint, "do without: {message}").format(by=reason.short_by, message=reason.message)

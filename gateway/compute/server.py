@@ -221,7 +221,8 @@ def reboot(session: Session, subject: Subject, command: ServerReboot) -> dict[st
 
 def delete(session: Session, subject: Subject, command: ServerDelete) -> dict[str, Any]:
     """Delete a server, with its own disk, its own ports and the volumes that go with it. A job that makes or changes it
-    is asked to stop first."""
+    is asked to stop first.
+    """
     server = reach(session, subject, command.id)
     public = NOUN.public(server)
     if server.phase is Phase.DELETING:
@@ -247,7 +248,8 @@ def ask(
     session: Session, subject: Subject, public_id: str, action: Action, *, also: tuple[ServerStatus, ...] = ()
 ) -> Server:
     """The server, if the action may be asked for now. While a job is at work on it the answer is left to the queue: the
-    job decides when its turn comes. Raises InvalidState."""
+    job decides when its turn comes. Raises InvalidState.
+    """
     server = reach(session, subject, public_id)
     queued = jobs.active(session, NOUN.public(server)) is not None and server.phase in (Phase.READY, Phase.BUILDING)
     if action not in ALLOWED[server.status] and server.status not in also and not queued:

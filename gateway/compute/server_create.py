@@ -24,7 +24,8 @@ from gateway.identity import ownership, quota
 from gateway.identity.quota import Resource
 from gateway.identity.tenant import Tenant
 from gateway.image import image as images
-from gateway.image.image import Image, ImageFormat, ImageStatus
+from gateway.image.formats import ImageFormat
+from gateway.image.image import Image, ImageStatus
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Job, Order
 from gateway.kernel import ids
@@ -52,7 +53,9 @@ class ServerNetwork(Command):
         default=None, description="The address the new port shall have; any free one by default."
     )
     security_group_ids: list[AnyId] | None = Field(
-        default=None, max_length=10, description="Security groups of the new port; the tenant's default one when absent."
+        default=None,
+        max_length=10,
+        description="Security groups of the new port; the tenant's default one when absent.",
     )
 
     @model_validator(mode="after")
@@ -94,7 +97,9 @@ class ServerCreate(Retryable):
         default=None, description="What cloud-init gets: a script or cloud-config, at most 64 KiB."
     )
     tags: list[Tag] = Field(default_factory=list, max_length=50, description="Words to find it by.")
-    metadata: list[KeyValue] = Field(default_factory=list, max_length=128, description="Texts for the guest and for you.")
+    metadata: list[KeyValue] = Field(
+        default_factory=list, max_length=128, description="Texts for the guest and for you."
+    )
     availability_zone: Name | None = Field(default=None, description="The zone it shall run in; any by default.")
     hypervisor: Hypervisor | None = Field(default=None, description="What it shall run on; anything by default.")
     count: int = Field(default=1, ge=1, le=MAX_COUNT, description="How many alike.")
@@ -152,9 +157,7 @@ def _parts(session: Session, subject: Subject, command: ServerCreate, tenant: Te
     keypair = None
     if command.keypair_id is not None:
         keypair = keypairs.NOUN.get(session, subject, command.keypair_id, "keypairId")
-    return _Parts(
-        tenant, flavor, image, keypair.public_key if keypair else None, keypair.id if keypair else None
-    )
+    return _Parts(tenant, flavor, image, keypair.public_key if keypair else None, keypair.id if keypair else None)
 
 
 def _image(session: Session, subject: Subject, public_id: str, flavor: Flavor) -> Image:
@@ -175,9 +178,7 @@ def _image(session: Session, subject: Subject, public_id: str, flavor: Flavor) -
     return image
 
 
-def _one(
-    session: Session, subject: Subject, command: ServerCreate, parts: _Parts, number: int
-) -> tuple[Server, Job]:
+def _one(session: Session, subject: Subject, command: ServerCreate, parts: _Parts, number: int) -> tuple[Server, Job]:
     server = Server(
         tenant_id=parts.tenant.id,
         creator_id=subject.user_id,
@@ -241,7 +242,9 @@ def _volumes(session: Session, subject: Subject, command: ServerCreate, server: 
         path = ("volumes", str(index))
         device = f"vd{next(letters)}"
         if wanted.volume_id is not None:
-            volumes.promise(_own_volume(session, subject, wanted.volume_id, server, *path, "volumeId"), server.id, device, *path)
+            volumes.promise(
+                _own_volume(session, subject, wanted.volume_id, server, *path, "volumeId"), server.id, device, *path
+            )
             continue
         size = wanted.size_gib or 0
         quota.take(session, server.tenant_id, {Resource.VOLUMES: 1, Resource.VOLUME_GIB: size})
@@ -316,10 +319,13 @@ def plan(session: Session, subject: Subject, command: ServerCreate) -> Plan:
     held = quota.left(session, server.tenant_id)
     for each in held.values():
         session.refresh(each)
-    touched = {resource: (held[resource].limit, held[resource].used) for resource in (*share(server), Resource.PORTS, Resource.VOLUMES, Resource.VOLUME_GIB)}
+    touched = {
+        resource: (held[resource].limit, held[resource].used)
+        for resource in (*share(server), Resource.PORTS, Resource.VOLUMES, Resource.VOLUME_GIB)
+    }
     keys = [p.id for p in ports.of_server(session, server.id)]
     found = ports.addresses(session, keys)
     return Plan(decision, (), touched, tuple(a for key in keys for a in found.get(key, [])))
 
 
-__all__ = ["ServerCreate", "ServerNetwork", "ServerVolume", "Plan", "create", "look", "plan", "request"]
+__all__ = ["Plan", "ServerCreate", "ServerNetwork", "ServerVolume", "create", "look", "plan", "request"]

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from gateway.kernel import clock, ids, noun
+from gateway.kernel import clock, noun
 from gateway.kernel.access import Subject, within
 from gateway.kernel.errors import Invalid
 from gateway.kernel.row import Json, Key, Row
@@ -75,7 +75,9 @@ class Event(SQLModel, table=True):
     __tablename__ = "event"
 
     id: int = Field(default=None, primary_key=True, sa_type=Key)
-    transaction: int = Field(default=None, sa_type=sa.BigInteger, sa_column_kwargs={"server_default": CurrentTransaction()})
+    transaction: int = Field(
+        default=None, sa_type=sa.BigInteger, sa_column_kwargs={"server_default": CurrentTransaction()}
+    )
     at: datetime
     kind: str = Field(max_length=64)
     noun: str = Field(max_length=32)
@@ -102,7 +104,8 @@ class Filter:
 
 def visible(subject: Subject, event: Event) -> bool:
     """Whether the subject may know of an event: those of tenants it may read, and public nouns' (no tenant) only for
-    operators."""
+    operators.
+    """
     if subject.admin:
         return True
     return event.tenant_id is not None and event.tenant_id in subject.roles
@@ -167,8 +170,7 @@ def _announce(session: OrmSession, _context: object, _instances: object) -> None
 
 
 def _stamp(session: OrmSession, row: Row, now: datetime) -> None:
-    if row.uid is None:
-        row.uid = ids.new(session)  # type: ignore[arg-type]  # only the info dictionary is read
+    row.uid = row.uid or session.info["uids"]()
     row.created_at = row.created_at or now
     row.updated_at = now
 

@@ -1,7 +1,7 @@
 """Idempotency keys: a mutation sent twice is carried out once.
 
 The key belongs to its user. It is reserved in the mutation's own transaction, so of two that race one waits, is run
-again by :meth:`Database.run`, and finds the other's answer. A refused mutation keeps nothing: its key may be used again.
+again by :meth:`Database.run`, and finds the other's answer. A refused mutation keeps nothing: its key stays free.
 Answers are kept as ids (secrets never) and forgotten after 24 hours.
 """
 
@@ -53,9 +53,7 @@ def answer(session: Session, subject: Subject, asked: Asked) -> dict[str, Any] |
     if kept is None or kept.at < clock.now(session) - KEPT:
         return None
     if kept.digest != asked.digest:
-        raise IdempotencyKeyMismatch(
-            "This idempotency key was used with other arguments.", path=("idempotencyKey",)
-        )
+        raise IdempotencyKeyMismatch("This idempotency key was used with other arguments.", path=("idempotencyKey",))
     return {name: _restore(session, subject, value) for name, value in kept.answer.items()}
 
 
@@ -65,9 +63,7 @@ def reserve(session: Session, subject: Subject, asked: Asked) -> None:
     if old is not None:
         session.delete(old)
         session.flush()
-    session.add(
-        IdempotencyKey(user_id=subject.user_id, key=asked.key, digest=asked.digest, at=clock.now(session))
-    )
+    session.add(IdempotencyKey(user_id=subject.user_id, key=asked.key, digest=asked.digest, at=clock.now(session)))
     session.flush()
 
 

@@ -132,7 +132,9 @@ NOUN = register(Noun("job", Job, lambda subject: within(col(Job.tenant_id), subj
 
 
 class Bell:
-    """How a committed job is announced to workers; set by the composition root. Silent until then: the sweep finds it."""
+    """How a committed job is announced to workers; set by the composition root. Silent until then: the sweep finds
+    it.
+    """
 
     def ring(self, job_id: int) -> None:
         """Tell a worker."""
@@ -146,7 +148,9 @@ def ring_after_commit(session: Session, job_id: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to do: ``kind`` names the saga, ``target`` (a TypeID) what it is about, ``resource`` whose queue it joins."""
+    """What to do: ``kind`` names the saga, ``target`` (a TypeID) what it is about, ``resource`` whose queue it joins
+    (the target's by default).
+    """
 
     kind: str
     tenant_id: int | None
@@ -181,7 +185,7 @@ def claim(session: Session, job_id: int, worker: str, lease: timedelta) -> Job |
     other = aliased(Job)
     ahead = (
         sa.select(sa.literal(1))
-        .where(other.resource == Job.resource, col(other.id) < col(Job.id), col(other.status).in_(LIVE))
+        .where(col(other.resource) == Job.resource, col(other.id) < col(Job.id), col(other.status).in_(LIVE))
         .correlate(Job)
     )
     statement = select(Job).where(
@@ -361,4 +365,3 @@ def retry(session: Session, subject: Subject, command: JobRetry) -> Job:
 def _require(subject: Subject, job: Job, role: Role) -> None:
     if job.tenant_id is not None:
         require(subject, role, job.tenant_id, what="changing a job")
-

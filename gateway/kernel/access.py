@@ -46,7 +46,8 @@ _RANK = {Role.READER: 1, Role.MEMBER: 2, Role.MANAGER: 3}
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The caller. ``roles`` maps a tenant's internal key to the role held there; with an API key it is cut down to the
-    key's one tenant and role. ``user_id`` 0 is nobody, -1 the cloud itself (reconcilers)."""
+    key's one tenant and role. ``user_id`` 0 is nobody, -1 the cloud itself (reconcilers).
+    """
 
     user_id: int = 0
     user_uid: UUID | None = None

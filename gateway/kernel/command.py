@@ -22,6 +22,11 @@ class IdOf:
     prefix: str
 
 
+@dataclass(frozen=True, slots=True)
+class Wide:
+    """Marks an integer of up to 64 bits; GraphQL shows it as BigInt."""
+
+
 def _no_control(text: str) -> str:
     if any(ord(character) < 32 or ord(character) == 127 for character in text):  # noqa: PLR2004 - the C0 range and DEL
         raise ValueError("control characters are not allowed")
@@ -33,6 +38,7 @@ Name = Annotated[
 ]
 Text = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_no_control)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=60, pattern=r"^[^,/\x00-\x1f]+$")]
+Big = Annotated[int, Wide()]
 AnyId = Annotated[str, StringConstraints(max_length=90), IdOf("")]
 
 

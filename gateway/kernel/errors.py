@@ -82,6 +82,8 @@ class Refusals(Exception):  # noqa: N818 - as above
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         super().__init__("; ".join(each.message for each in refusals))
         self.refusals = tuple(refusals)
+        self.code = refusals[0].code
+        self.data: dict[str, Any] = {"path": list(refusals[0].path), **refusals[0].data}
 
 
 class Invalid(Refusal):

@@ -28,7 +28,8 @@ Scope = Callable[[Subject], sa.ColumnElement[bool]]
 @dataclass(frozen=True, slots=True)
 class Noun(Generic[R]):
     """``prefix`` starts the ids and never changes; ``scope`` is the predicate of the rows a subject may see;
-    ``announce`` False keeps a table out of the event log."""
+    ``announce`` False keeps a table out of the event log.
+    """
 
     prefix: str
     table: type[R]
@@ -65,7 +66,9 @@ class Noun(Generic[R]):
     def by_key(self, session: Session, subject: Subject, column: str, keys: Iterable[Any]) -> list[R]:
         """The visible rows whose ``column`` is one of these keys, oldest first: what edges are loaded by."""
         attribute = getattr(self.table, column)
-        statement = select(self.table).where(attribute.in_(list(keys)), self.scope(subject)).order_by(col(self.table.id))
+        statement = (
+            select(self.table).where(attribute.in_(list(keys)), self.scope(subject)).order_by(col(self.table.id))
+        )
         return list(session.exec(statement))
 
 

@@ -59,7 +59,7 @@ def fetch(session: Session, rows: SelectOfScalar[R], table: type[R], orders: Ord
     """One page of ``rows``. Raises Invalid at ``first``, ``last``, ``after`` or ``before``."""
     size, backwards = _size(want)
     column = _column(orders, want)
-    keys = [col(table.uid)] if column is None else [column, col(table.uid)]
+    keys: list[Any] = [col(table.uid)] if column is None else [column, col(table.uid)]
     descending = want.descending != backwards
     statement = rows
     for cursor, behind, name in ((want.after, True, "after"), (want.before, False, "before")):

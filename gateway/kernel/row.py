@@ -37,7 +37,9 @@ Json = sa.JSON().with_variant(JSONB, "postgresql")
 
 
 class Row(SQLModel):
-    """What every table has: ``id`` (internal), ``uid`` (public as TypeID), ``version``, ``created_at``, ``updated_at``."""
+    """What every table has: ``id`` (internal), ``uid`` (public as TypeID), ``version``, and when it was made and
+    changed.
+    """
 
     id: int = Field(default=None, primary_key=True, sa_type=Key)
     uid: UUID = Field(default=None, unique=True, nullable=False)
@@ -100,7 +102,7 @@ def _postgresql_has(element: Any, compiler: Any, **options: Any) -> str:
 def _sqlite_has(element: Any, compiler: Any, **options: Any) -> str:
     column, text = element.clauses
     inner, value = compiler.process(column, **options), compiler.process(text, **options)
-    return f"EXISTS (SELECT 1 FROM json_each({inner}) WHERE json_each.value = {value})"
+    return f"EXISTS (SELECT 1 FROM json_each({inner}) WHERE json_each.value = {value})"  # noqa: S608 - compiled SQL, no values
 
 
 def canonical_ip(text: str) -> str:

@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 FILE = "secret-key"
 
@@ -20,6 +22,7 @@ class Sealed:
     """Seals and opens short texts."""
 
     def __init__(self, keys: list[bytes]) -> None:
+        self._keys = tuple(keys)
         self._fernet = MultiFernet([Fernet(key) for key in keys])
         self._oldest = hashlib.sha256(b"fingerprint" + keys[-1]).digest()
 
@@ -37,6 +40,14 @@ class Sealed:
     def fingerprint(self, text: str) -> str:
         """A digest that only holders of the key can compute: of texts that might be guessed, such as passwords."""
         return hmac.new(self._oldest, text.encode(), "sha256").hexdigest()
+
+    def derive(self, purpose: str) -> bytes:
+        """32 bytes for one purpose, of the newest key."""
+        return self.derive_all(purpose)[0]
+
+    def derive_all(self, purpose: str) -> list[bytes]:
+        """What :meth:`derive` gives, of every key, newest first: older ones still verify what they signed."""
+        return [HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key) for key in self._keys]
 
 
 def load(state_dir: Path) -> Sealed:

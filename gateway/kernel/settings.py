@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings import TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 PREFIX = "STRATOGRAPH_"
 CONFIG = "STRATOGRAPH_CONFIG"
@@ -29,7 +34,8 @@ class Settings(BaseSettings):
         default=None, description="How clients reach the API, such as https://cloud.example; from LISTEN by default."
     )
     database_url: str | None = Field(
-        default=None, description="sqlite:///path or postgresql://user:password@host/name; SQLite in STATE_DIR by default."
+        default=None,
+        description="sqlite:///path or postgresql://user:password@host/name; SQLite in STATE_DIR by default.",
     )
     broker_url: str | None = Field(
         default=None, description="amqp:// or redis:// for separate workers; workers inside the API process by default."
@@ -53,9 +59,18 @@ class Settings(BaseSettings):
     )
     max_image_gib: int = Field(default=64, ge=1, le=65536, description="Largest image file, in GiB.")
     max_virtual_gib: int = Field(default=2048, ge=1, le=65536, description="Largest virtual size of an image, in GiB.")
-    operation_timeout_s: float = Field(default=15.0, gt=0, le=600, description="Seconds one GraphQL operation may take.")
+    operation_timeout_s: float = Field(
+        default=15.0, gt=0, le=600, description="Seconds one GraphQL operation may take."
+    )
+    rate_limit: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="Cost of operations one caller may spend a minute, by process; 0: no limit.",
+    )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe log line.")
-    log_format: str = Field(default="auto", pattern="^(auto|json|text)$", description="Log lines as JSON or for people.")
+    log_format: str = Field(
+        default="auto", pattern="^(auto|json|text)$", description="Log lines as JSON or for people."
+    )
     metrics_token: str | None = Field(
         default=None, repr=False, description="Bearer token that /metrics asks for; open to all when unset."
     )

@@ -25,7 +25,8 @@ _NS = 1_000_000_000
 
 class Sample(SQLModel, table=True):
     """One reading of one server. Totals since power-on; null is 'the platform does not say'. ``cpu_percent`` is of one
-    processor, since the sample before."""
+    processor, since the sample before.
+    """
 
     __tablename__ = "sample"
 
@@ -89,7 +90,8 @@ _COUNTERS = ("disk_read_bytes", "disk_written_bytes", "net_received_bytes", "net
 
 def record(session: Session, readings: Sequence[Reading]) -> int:
     """Keep readings and bring their hours up to date; those not newer than the last kept one are counted once only.
-    How many were kept."""
+    How many were kept.
+    """
     before = newest(session, [each.server_uid for each in readings])
     hours = _hours(session, readings)
     kept = 0
@@ -141,7 +143,8 @@ def prune(session: Session, now: datetime) -> int:
 def _hours(session: Session, readings: Sequence[Reading]) -> dict[tuple[UUID, datetime], SampleHour]:
     wanted = {(each.server_uid, _hour(each.at)) for each in readings}
     statement = select(SampleHour).where(
-        col(SampleHour.server_uid).in_({uid for uid, _ in wanted}), col(SampleHour.hour).in_({hour for _, hour in wanted})
+        col(SampleHour.server_uid).in_({uid for uid, _ in wanted}),
+        col(SampleHour.hour).in_({hour for _, hour in wanted}),
     )
     found = {(each.server_uid, each.hour): each for each in session.exec(statement)}
     for uid, hour in wanted - found.keys():

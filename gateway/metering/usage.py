@@ -67,9 +67,7 @@ def opened(session: Session, tenant_id: int, resource: Metered, object_uid: UUID
     if current is not None:
         current.ended_at = now
         session.flush()
-    session.add(
-        Interval(tenant_id=tenant_id, resource=resource, object_uid=object_uid, amount=amount, started_at=now)
-    )
+    session.add(Interval(tenant_id=tenant_id, resource=resource, object_uid=object_uid, amount=amount, started_at=now))
 
 
 def closed(session: Session, object_uid: UUID, *resources: Metered) -> None:
@@ -114,14 +112,14 @@ def lines(session: Session, tenant_id: int, period: Period) -> list[Line]:
     """What each object of a tenant used in a period, so far as it is past."""
     end = min(period.end, clock.now(session))
     found = session.exec(
-        select(Interval.resource, Interval.object_uid, Interval.amount, Interval.started_at, Interval.ended_at).where(
+        select(Interval).where(
             Interval.tenant_id == tenant_id,
             col(Interval.started_at) < end,
             or_(col(Interval.ended_at).is_(None), col(Interval.ended_at) > period.start),
         )
     )
     sums: dict[tuple[Metered, UUID], int] = defaultdict(int)
-    for resource, object_uid, amount, started_at, ended_at in found:
-        overlap = min(ended_at or end, end) - max(started_at, period.start)
-        sums[resource, object_uid] += amount * max(0, overlap // _MICROSECOND)
+    for each in found:
+        overlap = min(each.ended_at or end, end) - max(each.started_at, period.start)
+        sums[each.resource, each.object_uid] += each.amount * max(0, overlap // _MICROSECOND)
     return [Line(resource, uid, total) for (resource, uid), total in sorted(sums.items()) if total]

@@ -1,7 +1,7 @@
 """Migrations: the database's structure, by Alembic, alike on SQLite and PostgreSQL.
 
-``upgrade`` brings a database to the newest revision; processes that start together take turns. A new revision is made by
-``make migration`` from the difference to the models, read by a person, and tested on both databases.
+``upgrade`` brings a database to the newest revision; processes that start together take turns. A new revision is made
+by gateway.migrations.revise from the difference to the models, read by a person, and tested on both databases.
 """
 
 from __future__ import annotations

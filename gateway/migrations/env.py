@@ -18,12 +18,11 @@ def render(kind: str, item: Any, _context: object) -> str | Literal[False]:
     """Our own column types by their names, so that a revision reads as the models do."""
     if kind == "type" and isinstance(item, sa.JSON):
         return "row.Json"
-    if kind == "type" and isinstance(item, sa.BigInteger) and item._variant_mapping:
+    if kind == "type" and isinstance(item, sa.BigInteger) and item._variant_mapping:  # noqa: SLF001 - no public way
         return "row.Key"
     if kind == "server_default" and isinstance(getattr(item, "arg", None), CurrentTransaction):
         return "CurrentTransaction()"
     return False
-
 
 
 connection = context.config.attributes["connection"]

@@ -25,7 +25,7 @@ from gateway.kernel import noun as nouns
 from gateway.kernel import row
 from gateway.kernel.access import Role, Subject, require, within
 from gateway.kernel.command import AnyId, Command, Name, Retryable, Tag, Text, Versioned
-from gateway.kernel.errors import Invalid, InUse, InvalidState
+from gateway.kernel.errors import InUse, Invalid, InvalidState
 from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
 from gateway.metering import usage

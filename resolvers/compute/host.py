@@ -29,7 +29,10 @@ class Host(Node):
         str | None, lambda row: row.facts.get("version"), "The hypervisor's version.", "facts"
     )
     accelerator = computed(
-        str | None, lambda row: row.facts.get("accelerator"), "What makes guests fast, such as `KVM`; `TCG` is emulation.", "facts"
+        str | None,
+        lambda row: row.facts.get("accelerator"),
+        "What makes guests fast, such as `KVM`; `TCG` is emulation.",
+        "facts",
     )
     cpu_model = computed(str | None, lambda row: row.facts.get("cpu_model"), "The processor's model.", "facts")
     capabilities = column("What its driver can do.")

@@ -100,7 +100,9 @@ class PlacementDecision:
         found = self.told["counts"]
         return [PlacementCount(constraint=Constraint(each), hosts=found[each]) for each in sorted(found)]
 
-    @strawberry.field(graphql_type=lazy(host.NOUN) | None, description="The host that was chosen; only operators see it.")
+    @strawberry.field(
+        graphql_type=lazy(host.NOUN) | None, description="The host that was chosen; only operators see it."
+    )
     async def chosen(self, info: Info) -> Any:
         """The host."""
         return await _host(info, self.told["chosen"]) if self.told["chosen"] else None
@@ -152,10 +154,14 @@ class PlannedQuota:
 class ServerPlan:
     """A plan."""
 
-    possible: bool = strawberry.field(description="Whether serverCreate would be accepted and a host could take the server.")
+    possible: bool = strawberry.field(
+        description="Whether serverCreate would be accepted and a host could take the server."
+    )
     decision: PlacementDecision | None = strawberry.field(description="Where the (first) server would go, and why.")
     quota: list[PlannedQuota] = strawberry.field(description="The quotas it touches, as they would be afterwards.")
-    addresses: list[scalars.IPAddress] = strawberry.field(description="The addresses that the first server would get now.")
+    addresses: list[scalars.IPAddress] = strawberry.field(
+        description="The addresses that the first server would get now."
+    )
     user_errors: list[problems.UserError] = strawberry.field(description="Why serverCreate would be refused.")
 
 
@@ -174,7 +180,7 @@ async def server_create_plan(
     """The plan."""
     context: Context = info.context
     try:
-        command = inputs.command_of(server_create.ServerCreate, input)
+        command: Any = inputs.command_of(server_create.ServerCreate, input)
         plan = await on_thread(
             lambda: context.services.db.rehearse(lambda session: server_create.plan(session, context.subject, command))
         )

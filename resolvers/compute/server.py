@@ -119,7 +119,9 @@ class Server(Node):
     async def console_log(
         self,
         info: Info,
-        last_lines: Annotated[int | None, strawberry.argument(description="At most so many lines; 1000 by default.")] = None,
+        last_lines: Annotated[
+            int | None, strawberry.argument(description="At most so many lines; 1000 by default.")
+        ] = None,
     ) -> str | None:
         """The log's tail."""
         live = info.context.services.extras["live"]

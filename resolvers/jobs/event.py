@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 import strawberry
@@ -105,7 +106,8 @@ async def all_events(
 
 async def changes(info: Info, noun: Noun[Any], public_id: str, done: Any = None) -> AsyncIterator[Any]:
     """An object now and after each change, until ``done(row)`` or it is gone. Raises NotFound for one that may not be
-    seen."""
+    seen.
+    """
     context: Context = info.context
     cursor = await context.read(events.newest)
     row = await context.read(lambda session: noun.get(session, context.subject, public_id, "id"))
@@ -116,7 +118,7 @@ async def changes(info: Info, noun: Noun[Any], public_id: str, done: Any = None)
     async for _ in context.services.feed.stream(cursor, row.uid):
         subject = await context.now()
         try:
-            row = await context.read(lambda session, who=subject: noun.get(session, who, public_id))
+            row = await context.read(partial(noun.get, subject=subject, text=public_id))
         except errors.NotFound:
             return
         if row.version > version:

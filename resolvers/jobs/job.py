@@ -71,7 +71,9 @@ class Job(Node):
     progress = column("The share of steps that are done, 0 to 1.")
     tenant = edge(tenant.NOUN, "tenant_id", "Whose job it is; null for the operators' own.")
     actor = edge(user.NOUN, "actor_id", "Who asked for it; null for the cloud itself.")
-    steps = computed(list[JobStep], lambda row: [JobStep(told=each) for each in row.told], "Its steps in order.", "steps")
+    steps = computed(
+        list[JobStep], lambda row: [JobStep(told=each) for each in row.told], "Its steps in order.", "steps"
+    )
     error = computed(problems.UserError | None, _error, "Why it failed, was cancelled or is stuck.", "error")
     cancellable = computed(bool, lambda row: row.cancellable, "Whether jobCancel would be accepted now.", "status")
     attempt = column("How often a worker took it up.")
@@ -95,9 +97,7 @@ class Job(Node):
         return wrap(found)  # type: ignore[no-any-return]  # wrap finds the type at run time
 
 
-@subscription(
-    Need.SIGNED_IN, "A job now and after each change, until it has ended.", name="jobChanged", shown_as=Job
-)
+@subscription(Need.SIGNED_IN, "A job now and after each change, until it has ended.", name="jobChanged", shown_as=Job)
 async def job_changed(
     info: Info,
     id: Annotated[strawberry.ID, strawberry.argument(description="The job.")],  # noqa: A002 - the argument's public name

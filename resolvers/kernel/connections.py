@@ -1,5 +1,5 @@
-"""Lists as Relay connections over keyset pages: edges, nodes, pageInfo, and a totalCount that is only counted when asked
-for. One declaration gives the connection, edge, order and filter types and the root field.
+"""Lists as Relay connections over keyset pages: edges, nodes, pageInfo, and a totalCount that is only counted when
+asked for. One declaration gives the connection, edge, order and filter types and the root field.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from functools import cache
 from typing import Annotated, Any, Optional
 
 import strawberry
-from pydantic.alias_generators import to_camel
 from strawberry.types import Info
+from strawberry.types.private import StrawberryPrivate
 
-from gateway.kernel import errors, paging
+from gateway.kernel import noun as nouns
+from gateway.kernel import paging
 from gateway.kernel.access import Need, Subject
 from gateway.kernel.command import Command
 from gateway.kernel.noun import Noun
 from resolvers.kernel import graph, inputs, scalars
 from resolvers.kernel.context import Context
 from resolvers.kernel.roots import query
+
+_PRIVATE: Any = Annotated[Any, StrawberryPrivate()]
 
 
 class OrderDirection(StrEnum):
@@ -53,14 +56,6 @@ class Listing:
     find: Callable[[Subject, Any], Any]
     filter: type[Command]
     orders: paging.Orders
-
-
-@dataclass(slots=True)
-class Listed:
-    """One page as resolved: what the connection type reads."""
-
-    page: paging.Page[Any]
-    count: Callable[[], Any]
 
 
 @cache
@@ -101,8 +96,8 @@ def connection_type(noun: Noun[Any]) -> Any:
         return found
 
     described = {
-        "edges": (edges, list[edge], "The items with their cursors."),  # type: ignore[valid-type]  # made at run time
-        "nodes": (nodes, list[item], "The items."),  # type: ignore[valid-type]  # made at run time
+        "edges": (edges, list[edge], "The items with their cursors."),
+        "nodes": (nodes, list[item], "The items."),
         "page_info": (page_info, PageInfo, "Where this page stands."),
         "total_count": (total_count, int, "How many items the whole list has; counted only when asked for."),
     }
@@ -110,15 +105,21 @@ def connection_type(noun: Noun[Any]) -> Any:
         key: strawberry.field(resolver=resolve, graphql_type=shown, description=text)
         for key, (resolve, shown, text) in described.items()
     }
-    made = type(f"{name}Connection", (), {**body, "__annotations__": {"page": strawberry.Private[Any], "count": strawberry.Private[Any]}})
+    made = type(
+        f"{name}Connection",
+        (),
+        {**body, "__annotations__": {"page": _PRIVATE, "count": _PRIVATE}},
+    )
     return strawberry.type(made, name=f"{name}Connection", description=f"A page of a list of {name} objects.")
 
 
 @cache
 def _order_type(name: str, orders: tuple[str, ...]) -> Any:
-    told = {key: strawberry.enum_value(key, description=f"By {key.lower().replace('_', ' ')}.") for key in orders}
+    told: Any = {key: strawberry.enum_value(key, description=f"By {key.lower().replace('_', ' ')}.") for key in orders}
+    make: Any = Enum
+    kind: Any = make(f"{name}OrderField", told)
     fields = strawberry.enum(
-        Enum(f"{name}OrderField", told),  # type: ignore[arg-type]  # strawberry reads its enum_value objects
+        kind,
         name=f"{name}OrderField", description=f"What a list of {name} objects can be ordered by.",
     )  # fmt: skip
     made = type(f"{name}Order", (), {
@@ -138,7 +139,9 @@ def arguments(listing: Listing) -> dict[str, Any]:
 
     order = _order_type(name, (paging.CREATED_AT, *listing.orders))
     return {
-        "first": said(Optional[int], f"The first so many (at most {paging.MAX_SIZE}; {paging.DEFAULT_SIZE} by default)."),
+        "first": said(
+            Optional[int], f"The first so many (at most {paging.MAX_SIZE}; {paging.DEFAULT_SIZE} by default)."
+        ),
         "after": said(Optional[str], "Behind this cursor."),
         "last": said(Optional[int], f"The last so many (at most {paging.MAX_SIZE})."),
         "before": said(Optional[str], "Before this cursor."),
@@ -157,7 +160,7 @@ def want(given: dict[str, Any]) -> paging.Want:
         last=given.get("last"),
         before=given.get("before"),
         order=str(order.field.value if isinstance(order.field, Enum) else order.field) if order else paging.CREATED_AT,
-        descending=bool(order) and order.direction is OrderDirection.DESC,
+        descending=order is not None and order.direction is OrderDirection.DESC,
     )
 
 
@@ -180,14 +183,15 @@ def connection_query(name: str, listing: Listing, description: str, need: Need =
 
 def children_connection(listing: Listing, column: str, description: str) -> Any:
     """A list field on a node: those of ``listing`` whose ``column`` holds this row's value of ``column``'s target
-    (its key, or its TypeID when the column is text). One statement for each parent; meant for single objects."""
+    (its key, or its TypeID when the column is text). One statement for each parent; meant for single objects.
+    """
     shown = connection_type(listing.noun)
 
     async def resolve(root: Any, info: Info, **given: Any) -> Any:
         context: Context = info.context
         wanted = inputs.command_of(listing.filter, given["filter"]) if given.get("filter") else listing.filter()
         attribute = getattr(listing.noun.table, column)
-        key = graph.nouns.public(root.row) if column == "target" else root.row.id
+        key = nouns.public(root.row) if column == "target" else root.row.id
         rows = listing.find(context.subject, wanted).where(attribute == key)
         page = await context.read(
             lambda session: paging.fetch(session, rows, listing.noun.table, listing.orders, want(given))
@@ -211,7 +215,3 @@ def _sign(resolve: Any, given: dict[str, Any], *, root: bool = False) -> None:
     ]
     resolve.__signature__ = inspect.Signature(parameters)
     resolve.__annotations__ = {"info": Info, **given}
-
-
-__all__ = ["Listed", "Listing", "OrderDirection", "PageInfo", "children_connection", "connection_query",
-           "connection_type", "errors"]  # fmt: skip

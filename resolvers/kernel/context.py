@@ -29,7 +29,8 @@ _THREADS = ThreadPoolExecutor(16, thread_name_prefix="domain")
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the composition root gives to every operation: the database, the event feed, and by name whatever a
-    resolver needs beyond (``live`` readings from hypervisors, URL signing, settings)."""
+    resolver needs beyond (``live`` readings from hypervisors, URL signing, settings).
+    """
 
     db: Database
     feed: Any

@@ -102,7 +102,12 @@ def children(noun: Noun[Any], column: str, description: str) -> Any:
 def lazy(noun: Noun[Any]) -> Any:
     """The GraphQL type of a noun, by its place in the tree."""
     module = noun.table.__module__.replace("gateway.", "resolvers.", 1)
-    return Annotated[ForwardRef(noun.table.__name__), strawberry.lazy(module)]  # type: ignore[misc]  # made at run time
+    return Annotated[ForwardRef(noun.table.__name__), strawberry.lazy(module)]
+
+
+def many(noun: Noun[Any]) -> Any:
+    """The GraphQL type of a list of a noun."""
+    return list[lazy(noun)]  # type: ignore[misc]  # made at run time
 
 
 def wrap(row: Row | None) -> Any:
@@ -117,7 +122,7 @@ def node(noun: Noun[Any]) -> Callable[[type], type]:
         declared = {name: value for name, value in vars(cls).items() if isinstance(value, _DECLARATIONS)}
         for name, value in declared.items():
             setattr(cls, name, _field(noun, name, value))
-        made = strawberry.type(cls, name=noun.table.__name__, description=scalars._flat(cls.__doc__ or ""))
+        made = strawberry.type(cls, name=noun.table.__name__, description=scalars.flat(cls.__doc__ or ""))
         TYPES[noun.prefix] = made
         DECLARED[made] = declared
         return made
@@ -134,16 +139,16 @@ def _field(noun: Noun[Any], name: str, value: Any) -> Any:
         case Computed():
             shown = output(value.shown_as)
             compute = value.compute
-            return strawberry.field(
-                resolver=_computer(compute), graphql_type=shown, description=value.description
-            )
+            return strawberry.field(resolver=_computer(compute), graphql_type=shown, description=value.description)
         case Edge():
             return strawberry.field(
                 resolver=_edge(value), graphql_type=Optional[lazy(value.noun)], description=value.description
             )
         case _:
             return strawberry.field(
-                resolver=_children(value), graphql_type=list[lazy(value.noun)], description=value.description
+                resolver=_children(value),
+                graphql_type=many(value.noun),
+                description=value.description,
             )
 
 

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from strawberry.types.unset import UNSET
 
-from gateway.kernel.command import Command, IdOf, parse
+from gateway.kernel.command import Command, IdOf, Wide, parse
 from resolvers.kernel import scalars
 
 
@@ -35,7 +35,7 @@ def input_type(kind: type[Command], name: str | None = None) -> Any:
         body[field_name] = strawberry.field(description=info.description, **_default(info))
     made = type(called, (), body)
     one_of = bool(kind.model_config.get("json_schema_extra"))
-    return strawberry.input(made, name=called, description=scalars._flat(kind.__doc__ or ""), one_of=one_of)
+    return strawberry.input(made, name=called, description=scalars.flat(kind.__doc__ or ""), one_of=one_of)
 
 
 def command_of(kind: type[Command], given: Any) -> Command:
@@ -57,8 +57,8 @@ def _plain(given: Any) -> Any:
 def _with_metadata(info: FieldInfo) -> Any:
     """Pydantic moves ``Annotated`` metadata of a field into the info; put it back for :func:`_shown`."""
     for each in info.metadata:
-        if isinstance(each, IdOf):
-            return Annotated[info.annotation, each]  # type: ignore[valid-type]  # made at run time
+        if isinstance(each, IdOf | Wide):
+            return Annotated[info.annotation, each]
     return info.annotation
 
 
@@ -73,14 +73,16 @@ def _default(info: FieldInfo) -> dict[str, Any]:
     return {"default_factory": lambda: value}
 
 
-def _shown(kind: Any) -> Any:
+def _shown(kind: Any) -> Any:  # noqa: PLR0911 - one kind of type a line
     origin = typing.get_origin(kind)
     if origin is Annotated:
         inner, *metadata = typing.get_args(kind)
+        if any(isinstance(each, Wide) for each in metadata):
+            return scalars.BigInt
         return strawberry.ID if any(isinstance(each, IdOf) for each in metadata) else _shown(inner)
     if origin in (Union, types.UnionType):
         (inner,) = [each for each in typing.get_args(kind) if each is not type(None)]
-        return Optional[_shown(inner)]  # type: ignore[valid-type]  # made at run time
+        return Optional[_shown(inner)]
     if origin is list:
         return list[_shown(typing.get_args(kind)[0])]  # type: ignore[misc]  # made at run time
     if isinstance(kind, type) and issubclass(kind, Enum):

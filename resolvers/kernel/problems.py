@@ -45,7 +45,7 @@ def problem(code: errors.UserErrorCode) -> Any:
     """Register the GraphQL type of a kind of refusal."""
 
     def keep(cls: type[UserError]) -> Any:
-        made = strawberry.type(cls, description=scalars._flat(cls.__doc__ or ""))
+        made = strawberry.type(cls, description=scalars.flat(cls.__doc__ or ""))
         PROBLEMS[code] = made
         return made
 

@@ -56,7 +56,9 @@ def query(need: Need, description: str, *, name: str | None = None, shown_as: An
     return _declare("Query", need, description, name, shown_as)
 
 
-def subscription(need: Need, description: str, *, name: str | None = None, shown_as: Any = None) -> Callable[[Any], Any]:
+def subscription(
+    need: Need, description: str, *, name: str | None = None, shown_as: Any = None
+) -> Callable[[Any], Any]:
     """Declare a root subscription by its resolver, an async generator function ``f(info, ...)``."""
     return _declare("Subscription", need, description, name, shown_as)
 
@@ -115,7 +117,8 @@ Work = Callable[[Session, Subject, Any], Outcome]
 class Frame:
     """A mutation: ``payload`` maps names to a noun, a list with one noun, or a plain type with a description.
     ``first`` runs before the unit of work, outside any transaction (hashing a password); its answer reaches ``work`` as
-    a fourth argument. ``secret`` payload names are never kept, so a retry answers null for them."""
+    a fourth argument. ``secret`` payload names are never kept, so a retry answers null for them.
+    """
 
     name: str
     work: Callable[..., Outcome]
@@ -152,7 +155,9 @@ def mutation(
         "input": Annotated[given, strawberry.argument(description="What to do.")],
         "return": shown,
     }
-    add(Root("Mutation", name, need, strawberry.mutation(resolver=resolve, name=name, description=description), command))
+    add(
+        Root("Mutation", name, need, strawberry.mutation(resolver=resolve, name=name, description=description), command)
+    )
 
 
 def _payload_type(frame: Frame, name: str) -> Any:
@@ -168,9 +173,7 @@ def _payload_type(frame: Frame, name: str) -> Any:
         empty: dict[str, Any] = {"default_factory": list} if isinstance(shown, list) else {"default": None}
         body[key] = strawberry.field(description=description, **empty)
     body["__annotations__"]["user_errors"] = list[problems.UserError]
-    body["user_errors"] = strawberry.field(
-        description="Why nothing was done; empty when it was.", default_factory=list
-    )
+    body["user_errors"] = strawberry.field(description="Why nothing was done; empty when it was.", default_factory=list)
     return strawberry.type(type(name, (), body), name=name, description=body["__doc__"])
 
 
@@ -198,7 +201,7 @@ def _carry_out(frame: Frame, context: Context, command: Any) -> dict[str, Any]:
     subject = context.subject
     key = getattr(command, "idempotency_key", None)
     asked = idempotency.Asked(frame.name, key, _digest(context, frame.name, command)) if key else None
-    extra = ()
+    extra: tuple[Any, ...] = ()
     if frame.first is not None:
         if asked is not None:
             with context.services.db.read() as session:

@@ -70,7 +70,7 @@ def _mac(value: str) -> str:
     return ":".join(parts)
 
 
-def _decimal(value: object) -> str:
+def _decimal(_value: object) -> str:
     raise ValueError("no input takes a Decimal")
 
 
@@ -141,7 +141,7 @@ def enum(kind: type[Enum], name: str | None = None) -> Any:
     missing = [member.name for member in kind if member.name not in told]
     if missing or not kind.__doc__:
         raise TypeError(f"{kind.__qualname__}: describe {missing or 'the enum'} by a string beneath")
-    found = strawberry.enum(kind, name=name or kind.__name__, description=_flat(kind.__doc__))
+    found: Any = strawberry.enum(kind, name=name or kind.__name__, description=flat(kind.__doc__))
     for value in found.__strawberry_definition__.values:
         value.description = told[value.name]
     return found
@@ -155,12 +155,13 @@ def _member_docs(kind: EnumMeta) -> dict[str, str]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name is not None:
-            told[name] = _flat(str(node.value.value))
+            told[name] = flat(str(node.value.value))
             name = None
     return told
 
 
-def _flat(text: str) -> str:
+def flat(text: str) -> str:
+    """A docstring as one line."""
     return " ".join(text.split())
 
 

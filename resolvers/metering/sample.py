@@ -18,7 +18,9 @@ def _value(name: str, shown_as: Any, description: str) -> Any:
     return strawberry.field(resolver=resolve, graphql_type=shown_as, description=description)
 
 
-@strawberry.type(description="What a server's counters said. Totals grow from power-on; null: the platform does not say.")
+@strawberry.type(
+    description="What a server's counters said. Totals grow from power-on; null: the platform does not say."
+)
 class ServerMetrics:
     """A sample."""
 

@@ -60,7 +60,9 @@ class UsageLine:
     """A line."""
 
     resource: METERED = strawberry.field(description="What was used.")
-    object_id: strawberry.ID | None = strawberry.field(description="The object while it is there; null once it is gone.")
+    object_id: strawberry.ID | None = strawberry.field(
+        description="The object while it is there; null once it is gone."
+    )
     object_uuid: str = strawberry.field(description="The object's UUID, which stays after it is gone.")
     amount_seconds: Decimal = strawberry.field(description="The amount times the seconds it was held, exact.")
 
@@ -81,7 +83,12 @@ class UsageReport:
     lines: list[UsageLine] = strawberry.field(description="What each object used, also objects that are gone.")
 
 
-@query(Need.READER, "What a tenant used in a period: exact, from the moments at which things changed.", name="usage", shown_as=UsageReport)
+@query(
+    Need.READER,
+    "What a tenant used in a period: exact, from the moments at which things changed.",
+    name="usage",
+    shown_as=UsageReport,
+)
 async def usage_report(
     info: Info,
     input: Annotated[  # noqa: A002 - the argument's public name
@@ -110,7 +117,9 @@ async def usage_report(
         owner=owner,
         start=command.start,
         end=command.end,
-        totals=[UsageTotal(resource=each, amount_seconds=exact_seconds(sums[each])) for each in Metered if each in sums],
+        totals=[
+            UsageTotal(resource=each, amount_seconds=exact_seconds(sums[each])) for each in Metered if each in sums
+        ],
         lines=[
             UsageLine(
                 resource=line.resource,

@@ -36,7 +36,7 @@ _SNAPSHOT = (snapshot.NOUN, "The snapshot as it is now.")
 _JOB = (job.NOUN, "The job that does it.")
 
 mutation(
-    "snapshotCreate", snapshot_create.create, snapshot_create.SnapshotCreate, Need.MEMBER, "Take a snapshot of a volume.",
+    "snapshotCreate", snapshot_create.create, snapshot_create.SnapshotCreate, Need.MEMBER, "Take a volume's snapshot.",
     payload={"snapshot": _SNAPSHOT, "job": _JOB},
 )  # fmt: skip
 mutation(

@@ -74,7 +74,7 @@ def test_samples_are_kept_and_rolled_up(scene: Scene) -> None:
     assert totals == sorted(set(totals))
     hours = scene.alice.ok(
         """query($id: ID!) { server(id: $id) {
-             metricsByHour(start: "2026-01-01T00:00:00Z", end: "2026-01-02T00:00:00Z") { hour samples cpuTimeNs } } }""",
+             metricsByHour(start: "2026-01-01T00:00:00Z", end: "2026-01-02T00:00:00Z") { samples cpuTimeNs } } }""",
         id=server,
     )["server"]["metricsByHour"]
     assert sum(each["samples"] for each in hours) == 4

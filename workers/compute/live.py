@@ -14,8 +14,8 @@ from drivers.api import ConsoleLog, Deadline, Driver, DriverError
 from gateway.compute.host import Host
 from gateway.compute.server import Server
 from gateway.kernel.db import Database
-from workers.reach import address_of
 from workers.hypervisor import Hosts
+from workers.reach import address_of
 
 READ_S = 5.0
 MAX_BYTES = 1 << 20

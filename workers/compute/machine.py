@@ -24,7 +24,9 @@ def spec(session: Session, server: Server) -> MachineSpec:
     if server.root_uid is not None:
         disks.insert(0, DiskSpec(server.root_uid, "vda"))
     attached = ports.of_server(session, server.id)
-    networks = {n.id: n for n in session.exec(select(Network).where(col(Network.id).in_([p.network_id for p in attached])))}
+    networks = {
+        n.id: n for n in session.exec(select(Network).where(col(Network.id).in_([p.network_id for p in attached])))
+    }
     nics = tuple(NicSpec(port.uid, networks[port.network_id].uid, port.mac) for port in attached)
     public = servers.NOUN.public(server)
     tenant = session.get_one(Tenant, server.tenant_id)

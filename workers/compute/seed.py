@@ -19,7 +19,8 @@ DEFAULT_USER_DATA = "#cloud-config\n{}\n"
 @dataclass(frozen=True, slots=True)
 class Interface:
     """A NIC as the guest is to set it up. ``addresses`` are with prefix length; DHCP gives the first one where
-    ``dhcp`` is set."""
+    ``dhcp`` is set.
+    """
 
     mac: str
     dhcp: bool

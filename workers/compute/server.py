@@ -1,7 +1,7 @@
 """Servers at work: the sagas of their lives.
 
-Creating: place -> network -> image -> disks -> machine -> power -> active. Every effect is on one host and is taken back
-in reverse. Deleting goes only forward.
+Creating: place -> network -> image -> disks -> machine -> power -> active. Every effect is on one host and is taken
+back in reverse. Deleting goes only forward.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from gateway.kernel.errors import Refusal
 from gateway.network import port as ports
 from gateway.volume import volume as volumes
 from gateway.volume.volume import Volume, VolumeStatus
-from workers.reach import call
 from workers.compute.machine import observed, spec
 from workers.image.image import ensure_on_host as ensure_image
 from workers.network import network as network_work
 from workers.network import port as port_work
+from workers.reach import call
 from workers.saga import Change, Run, Step, saga
 
 POWER_S = 60.0
@@ -134,7 +134,9 @@ def _disks(run: Run) -> Change:
     if server.root_uid is not None and image is not None:
         wanted.insert(0, VolumeSpec(server.root_uid, server.disk_gib * _GIB, image_id=image.uid))
     for each in wanted:
-        call(run, _host(run), lambda driver, deadline, each=each: driver.volumes.ensure(each, deadline), seconds=BUILD_S)
+        call(
+            run, _host(run), lambda driver, deadline, each=each: driver.volumes.ensure(each, deadline), seconds=BUILD_S
+        )
     run.say(f"{len(wanted)} disks are made.")
 
     def change(session: Session, job: Job) -> None:
@@ -286,7 +288,10 @@ def _stop(run: Run) -> Change:
     if machine is None or machine.power is not Power.OFF:
         run.say("The guest did not shut down in time; it was powered off." if patience else "Powered off.")
         machine = call(
-            run, host_id, lambda driver, deadline: driver.machines.power(uid, PowerAction.OFF, deadline), seconds=POWER_S
+            run,
+            host_id,
+            lambda driver, deadline: driver.machines.power(uid, PowerAction.OFF, deadline),
+            seconds=POWER_S,
         )
     else:
         run.say("The guest shut down.")

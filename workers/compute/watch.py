@@ -1,7 +1,7 @@
 """Seeing what machines do: by the hypervisor's events at once, and by looking at all of them now and then.
 
-Both ways end in the same observation. Nothing is repaired here by guessing: a machine that stopped shows as stopped, one
-that is gone shows as ERROR, and a host that does not answer shows its servers as UNKNOWN.
+Both ways end in the same observation. Nothing is repaired here by guessing: a machine that stopped shows as stopped,
+one that is gone shows as ERROR, and a host that does not answer shows its servers as UNKNOWN.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from gateway.compute.server import Server
 from gateway.compute.server_state import Observed, Phase
 from gateway.jobs import job as jobs
 from gateway.kernel.db import Database
-from workers.reach import address_of
 from workers.compute.machine import observed
 from workers.hypervisor import Address
+from workers.reach import address_of
 from workers.sweep import Context, reconciler
 
 LIST_S = 60.0
@@ -51,7 +51,9 @@ def look(context: Context) -> None:
             context.db.run(partial(_unknown, host_id=host_id))
             continue
         try:
-            machines = context.hosts.call(where, lambda driver, deadline: driver.machines.list(deadline), seconds=LIST_S)
+            machines = context.hosts.call(
+                where, lambda driver, deadline: driver.machines.list(deadline), seconds=LIST_S
+            )
         except DriverError as error:
             log.info("machines could not be listed", host=where.name, reason=error.reason)
             continue
@@ -107,9 +109,9 @@ def watch(context: Context) -> None:
                 del _watches.open[host_id]
         for host_id, where in wanted.items():
             if host_id not in _watches.open:
-                stream = _begin(context, where)
-                if stream is not None:
-                    _watches.open[host_id] = (where, stream)
+                begun = _begin(context, where)
+                if begun is not None:
+                    _watches.open[host_id] = (where, begun)
 
 
 def close_all() -> None:

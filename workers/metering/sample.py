@@ -36,7 +36,9 @@ def look(context: Context) -> None:
         known = [(host.id, address_of(session, host)) for host in online]
     for host_id, where in known:
         try:
-            found = context.hosts.call(where, lambda driver, deadline: driver.machines.sample(deadline), seconds=SAMPLE_S)
+            found = context.hosts.call(
+                where, lambda driver, deadline: driver.machines.sample(deadline), seconds=SAMPLE_S
+            )
         except DriverError as error:
             log.info("host could not be sampled", host=where.name, reason=error.reason)
             continue

@@ -11,19 +11,19 @@ from gateway.compute import host as hosts
 from gateway.compute import server_create
 from gateway.compute.host import Amount, Host
 from gateway.compute.placement import Request
+from gateway.identity import quota
+from gateway.identity.quota import Resource
 from gateway.image.image import Image
 from gateway.jobs.job import Job
 from gateway.kernel import errors
 from gateway.kernel.errors import Refusal
 from gateway.metering import usage
-from gateway.identity import quota
-from gateway.identity.quota import Resource
 from gateway.metering.usage import Metered
 from gateway.volume import volume as volumes
 from gateway.volume.snapshot import Snapshot
 from gateway.volume.volume import Volume, VolumeStatus
-from workers.reach import call
 from workers.image.image import ensure_on_host as ensure_image
+from workers.reach import call
 from workers.saga import Change, Run, Step, saga
 
 COPY_S = 3600.0
@@ -102,9 +102,7 @@ def _make(run: Run) -> Change:
         image_id=image.uid if image is not None else None,
         snapshot_id=source.uid if source is not None else None,
     )
-    call(
-        run, run.memory["host_id"], lambda driver, deadline: driver.volumes.ensure(wanted, deadline), seconds=COPY_S
-    )
+    call(run, run.memory["host_id"], lambda driver, deadline: driver.volumes.ensure(wanted, deadline), seconds=COPY_S)
 
     def change(session: Session, job: Job) -> None:
         _volume(session, job).status = VolumeStatus.AVAILABLE
@@ -144,7 +142,7 @@ saga(
 # ------------------------------------------------------------------------------------------------ extend
 
 
-def _claim_more(run: Run) -> Change:
+def _claim_more(_run: Run) -> Change:
     def change(session: Session, job: Job) -> None:
         volume = _volume(session, job)
         if volume.host_id is None or not hosts.claim(session, volume.host_id, Amount(disk_gib=job.arguments["more"])):
@@ -167,9 +165,7 @@ def _grow(run: Run) -> Change:
     with run.read() as session:
         volume = _volume(session, run)
     size = run.arguments["size_gib"]
-    call(
-        run, volume.host_id or 0, lambda driver, deadline: driver.volumes.extend(volume.uid, size * _GIB, deadline)
-    )
+    call(run, volume.host_id or 0, lambda driver, deadline: driver.volumes.extend(volume.uid, size * _GIB, deadline))
 
     def change(session: Session, job: Job) -> None:
         grown = _volume(session, job)
