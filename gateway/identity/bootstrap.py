@@ -27,6 +27,7 @@ from gateway.kernel import clock
 from gateway.kernel.access import CLOUD, Role
 from gateway.kernel.db import Database
 from gateway.kernel.secretbox import Sealed
+from gateway.kernel.settings import Settings
 
 ADMIN = "admin"
 FILE = "admin-password"
@@ -114,10 +115,18 @@ def _generated(file: Path) -> str:
     return file.read_text().strip()
 
 
-def equip(db: Database, box: Sealed, rules: policy.Policy = policy.DEFAULT) -> None:
-    """Give a database's sessions what identity needs: the policy, the hashing, the keys, the memory of tokens."""
-    db.provide("identity", rules)
+def equip(db: Database, box: Sealed, rules: policy.Policy | None = None) -> None:
+    """Give a database's sessions what identity needs: the policy (by default that of the settings they were provided
+    with), the hashing, the keys, the memory of tokens.
+    """
+    db.provide("identity", rules or _from_settings(db))
     db.provide("passwords", passwords.Passwords())
     db.provide("tries", Tries())
     db.provide("recognised", Recognised())
     db.provide("keyring", Keyring(db, box))
+
+
+def _from_settings(db: Database) -> policy.Policy:
+    with db.read() as reading:
+        settings: Settings | None = reading.info.get("settings")
+    return policy.DEFAULT if settings is None else policy.Policy(session_ttl_s=settings.session_ttl_s)

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from gateway.identity import authentication
+from gateway.identity import authentication, bootstrap
 from gateway.identity import session as sessions
 from gateway.identity.policy import Policy
 from gateway.kernel.errors import Unauthenticated
+from gateway.kernel.settings import Settings
 from tests.identity.conftest import PASSWORD, Person, from_address, sign_in, with_token
 from tests.world import START, World
 
@@ -151,3 +152,18 @@ def test_the_lifetime_is_a_setting_and_never_longer_than_a_day(world: World, per
         ends = datetime.fromisoformat(payload["expiresAt"])
         assert abs((ends - datetime.fromisoformat(payload["session"]["createdAt"])).total_seconds() - lasts) <= 1
     assert ada.id.startswith("user_")
+
+
+def test_the_settings_say_how_long_a_session_lasts(world: World, person: People) -> None:
+    person("ada")
+    world.db.provide("settings", Settings(session_ttl_s=120))
+    with world.db.read() as session:
+        box, cheap = session.info["sealed"], session.info["passwords"]
+    bootstrap.equip(world.db, box)
+    world.db.provide("passwords", cheap)
+    token = sign_in(world, "ada", PASSWORD)
+    world.clock.advance(seconds=110)
+    assert authentication.authenticate(world.db, token).subject.user_name == "ada"
+    world.clock.advance(seconds=10)
+    with pytest.raises(Unauthenticated):
+        authentication.authenticate(world.db, token)
