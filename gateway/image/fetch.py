@@ -142,6 +142,11 @@ def fetch(url: str, sink: Sink, *, limits: FetchLimits, progress: Progress | Non
             return Fetched(transfer.received_bytes, transfer.resumes)
 
 
+def check_url(text: str) -> None:
+    """Refuse a URL that would not even be tried. Raises FetchFailed with BAD_URL."""
+    _checked(text, None)
+
+
 def _checked(text: str, before: httpx2.URL | None) -> httpx2.URL:
     """The URL, absolute, if it is one we fetch; ``before`` is the one that redirected to it."""
     if len(text) > MAX_URL_CHARACTERS:

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
+import strawberry
+from strawberry.types import Info
+
 from gateway.identity import tenant
-from gateway.image import image
-from resolvers.kernel.graph import Node, column, edge, node
-from resolvers.kernel.roots import node_query
+from gateway.image import image, image_create, link
+from gateway.jobs import job
+from gateway.kernel.access import Need
+from resolvers.kernel.connections import Listing, children_connection, connection_query
+from resolvers.kernel.context import Context
+from resolvers.kernel.graph import Node, column, edge, lazy, node, wrap
+from resolvers.kernel.roots import mutation, node_query
 from resolvers.kernel.scalars import BigInt
+
+
+@strawberry.type(description="Where an image's data is to be sent.")
+class ImageUpload:
+    """A signed link."""
+
+    url: str = strawberry.field(
+        description=(
+            "A signed URL that needs no token. `curl -T file URL` sends the whole file; HEAD tells `Upload-Offset`, "
+            "and PATCH (or PUT) with that header continues there, as tus 1.0 clients do."
+        )
+    )
+    expires_at: datetime = strawberry.field(description="Until when it is good; ask again for a new one.")
+    offset: BigInt = strawberry.field(description="The byte to continue at: what is here already.")
 
 
 @node(image.NOUN)
@@ -28,9 +52,53 @@ class Image(Node):
     min_ram_mib = column("The least memory that a server made from it may have, in MiB.")
     protected = column("Whether it cannot be deleted.")
     tags = column("Words to find it by.")
+    jobs = children_connection(
+        Listing(job.NOUN, job.find, job.Filter, job.ORDERS), "target", "What was done to it, oldest first."
+    )
     version = column("Raised with every change.")
     created_at = column("When it was asked for.")
     updated_at = column("When it last changed.")
 
+    @strawberry.field(
+        graphql_type=ImageUpload | None,
+        description="Where to send its data: null unless it waits for data and you may change it.",
+    )
+    async def upload(self, info: Info) -> Any:
+        """The link."""
+        context: Context = info.context
+        found = await context.read(lambda session: link.upload(session, context.subject, self.row))
+        if found is None:
+            return None
+        return ImageUpload(url=found.url, expires_at=found.expires_at, offset=BigInt(found.offset))
+
+    @strawberry.field(description="A signed URL of its file, good for an hour; null unless it is ACTIVE.")
+    async def download_url(self, info: Info) -> str | None:
+        """The link."""
+        context: Context = info.context
+        return await context.read(lambda session: link.download(session, context.subject, self.row))
+
+    @strawberry.field(graphql_type=lazy(job.NOUN) | None, description="The job at work on it, or next in its queue.")
+    async def active_job(self, info: Info) -> Any:
+        """The job."""
+        context: Context = info.context
+        public = image.NOUN.public(self.row)
+        return wrap(await context.batch("active_job", job.active_of).load(public))
+
 
 node_query(image.NOUN, "An image by its id.")
+connection_query(
+    "images", Listing(image.NOUN, image.find, image.Filter, image.ORDERS), "Images you may use, oldest first."
+)
+
+_IMAGE = (image.NOUN, "The image as it is now.")
+_JOB = (job.NOUN, "The job that does it.")
+
+mutation(
+    "imageCreate", image_create.create, image_create.ImageCreate, Need.MEMBER,
+    "Make an image that waits for its data: send the file to the URL in `image.upload`.",
+    payload={"image": _IMAGE},
+)  # fmt: skip
+mutation(
+    "imageImport", image_create.bring, image_create.ImageImport, Need.MEMBER, "Make an image from a file at a URL.",
+    payload={"image": _IMAGE, "job": _JOB},
+)  # fmt: skip

@@ -1,14 +1,16 @@
 """Images at work: bringing one to a host, in a format which that host's driver takes.
 
 The variant of an image in another format is made once, beside the original in the store, and found again by its name.
+A copy is noted before it is brought to the host and called ready afterwards, so that every host which may hold
+something of an image is known when the image goes.
 """
 
 from __future__ import annotations
 
 from sqlmodel import Session, select
 
-from drivers.api import DiskFormat, Driver, DriverType, ImageSpec, Refused
-from gateway.image import conversion
+from drivers.api import Deadline, DiskFormat, Driver, DriverType, ImageSpec, Refused, Transient
+from gateway.image import conversion, reception
 from gateway.image.conversion import ConversionFailed, ConversionLimits
 from gateway.image.formats import ImageFormat
 from gateway.image.image import Image, ImageCopy, ImageStatus
@@ -24,35 +26,53 @@ BRING_S = 3600.0
 
 def store(settings: Settings) -> ImageStore:
     """The image store of a state directory."""
-    return ImageStore(settings.state_dir / "images", max_size_bytes=settings.max_image_gib << 30)
+    return reception.store_of(settings)
 
 
 def ensure_on_host(run: Run, image_id: int, host_id: int) -> None:
     """Bring an ACTIVE image to a host, if it is not there. Raises InvalidState, Refused, or the driver's errors."""
     with run.read() as session:
-        image = session.get(Image, image_id)
-        if image is None or image.status is not ImageStatus.ACTIVE or image.format is None:
-            current = "gone" if image is None else image.status.value
-            raise errors.InvalidState(f"The image is {current}.", current=current, allowed=["ACTIVE"])
-        copied = session.exec(
-            select(ImageCopy.id).where(ImageCopy.image_id == image_id, ImageCopy.host_id == host_id)
-        ).first()
+        image = _active(session, image_id)
+        copied = _copy(session, image_id, host_id)
         where = address(session, host_id)
-    if copied is not None:
+    if copied is not None and copied.ready:
         return
-    wanted = _variant(run.settings, image, run.hosts.type_of(where))
-
-    def bring(driver: Driver, deadline: object) -> None:
-        driver.volumes.ensure_image(wanted, deadline)  # type: ignore[arg-type]  # Hosts.call hands over a Deadline
-
-    run.hosts.call(where, bring, seconds=BRING_S)
 
     def note(session: Session) -> None:
-        known = select(ImageCopy.id).where(ImageCopy.image_id == image_id, ImageCopy.host_id == host_id)
-        if session.exec(known).first() is None:
+        _active(session, image_id)
+        if _copy(session, image_id, host_id) is None:
             session.add(ImageCopy(image_id=image_id, host_id=host_id))
 
     run.db.run(note)
+    try:
+        wanted = _variant(run.settings, image, run.hosts.type_of(where))
+    except FileNotFoundError:
+        raise errors.InvalidState("The image is gone.", current="gone", allowed=["ACTIVE"]) from None
+
+    def bring(driver: Driver, deadline: Deadline) -> None:
+        driver.volumes.ensure_image(wanted, deadline)
+
+    run.hosts.call(where, bring, seconds=BRING_S)
+
+    def ready(session: Session) -> None:
+        copy = _copy(session, image_id, host_id)
+        if copy is None:
+            raise Transient("the image was collected from the host meanwhile")
+        copy.ready = True
+
+    run.db.run(ready)
+
+
+def _active(session: Session, image_id: int) -> Image:
+    image = session.get(Image, image_id)
+    if image is None or image.status is not ImageStatus.ACTIVE or image.format is None:
+        current = "gone" if image is None or image.deleted_at is not None else image.status.value
+        raise errors.InvalidState(f"The image is {current}.", current=current, allowed=["ACTIVE"])
+    return image
+
+
+def _copy(session: Session, image_id: int, host_id: int) -> ImageCopy | None:
+    return session.exec(select(ImageCopy).where(ImageCopy.image_id == image_id, ImageCopy.host_id == host_id)).first()
 
 
 def _variant(settings: Settings, image: Image, kind: DriverType) -> ImageSpec:
