@@ -115,12 +115,14 @@ def list_settings() -> None:
 
 @app.command()
 def demo(
-    image: Annotated[Path | None, typer.Option(help="The guest image; a tiny one is built by `make guest`.")] = None,
+    image: Annotated[Path | None, typer.Option(help="The guest image; `make guest` builds a tiny one.")] = None,
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything standing at the end.")] = False,
 ) -> None:
-    """Do the main job against the running gateway, by its public API only."""
+    """Do the main job against the running gateway, by its public API only, and take everything away again."""
     from gateway.demo.run import run
 
-    raise typer.Exit(run(_settings(), image))
+    raise typer.Exit(run(_settings(), image, keep=keep))
 
 
 def main() -> None:
