@@ -292,6 +292,8 @@ def settle(session: Session, network_id: int, host_id: int) -> NetworkHost:
         session.add(found)
     else:
         found.used_at = clock.now(session)
+        if found.leaving_job_id is not None and not _at_work(session, found.leaving_job_id):
+            _stay(found)
     session.flush()
     return found
 
@@ -301,15 +303,17 @@ def depart(session: Session, network_id: int, host_id: int, job_id: int) -> bool
     at it, or a port needs it there.
     """
     found = at_host(session, network_id, host_id)
-    if found is None or _needed(session, network_id, host_id):
+    if found is None:
         return False
-    if found.leaving_job_id not in (None, job_id):
-        other = session.get(Job, found.leaving_job_id)
-        if other is not None and other.status in jobs.LIVE:
-            return False
-    found.leaving_job_id = job_id
+    if found.leaving_job_id not in (None, job_id) and _at_work(session, found.leaving_job_id):
+        return False
+    needed = _needed(session, network_id, host_id)
+    if not needed:
+        found.leaving_job_id = job_id
+    elif found.leaving_job_id is not None:
+        _stay(found)  # this job, or one that is over, had begun to take it away
     session.flush()
-    return True
+    return not needed
 
 
 def departed(session: Session, network_id: int, host_id: int, job_id: int, *, gone: bool = True) -> None:
@@ -322,9 +326,18 @@ def departed(session: Session, network_id: int, host_id: int, job_id: int, *, go
     if gone and not _needed(session, network_id, host_id):
         session.delete(found)
     else:
-        found.leaving_job_id = None
-        found.stale = True
+        _stay(found)
     session.flush()
+
+
+def _stay(place: NetworkHost) -> None:
+    place.leaving_job_id = None
+    place.stale = True
+
+
+def _at_work(session: Session, job_id: int | None) -> bool:
+    job = session.get(Job, job_id)
+    return job is not None and job.status in jobs.LIVE
 
 
 def _needed(session: Session, network_id: int, host_id: int) -> bool:

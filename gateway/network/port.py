@@ -32,6 +32,7 @@ from gateway.kernel.row import Row, expect
 from gateway.metering import usage
 from gateway.metering.usage import Metered
 from gateway.network import address as held
+from gateway.network import membership
 from gateway.network import network as networks
 from gateway.network import security_group as groups
 from gateway.network import subnet as subnets
@@ -213,8 +214,8 @@ def open(session: Session, subject: Subject, tenant_id: int, wanted: Wanted) -> 
     session.add(port)
     session.flush()
     number = _give_addresses(session, network, port, wanted)
-    groups.join(session, port.id, network.id, member_of)
-    groups.moved(session, network.id, [each.id for each in member_of])
+    membership.join(session, port.id, network.id, member_of)
+    membership.moved(session, network.id, [each.id for each in member_of])
     if number:
         usage.opened(session, tenant_id, Metered.ADDRESS, port.uid, number)
     return port
@@ -260,8 +261,8 @@ def close(session: Session, port: Port) -> None:
     quota.give(session, port.tenant_id, {Resource.PORTS: 1})  # first, for opening too holds the quota before subnets
     mine = session.exec(select(PortSecurityGroup.security_group_id).where(PortSecurityGroup.port_id == port.id)).all()
     _give_back(session, port)
-    groups.moved(session, port.network_id, mine)
-    groups.leave(session, port.id)
+    membership.moved(session, port.network_id, mine)
+    membership.leave(session, port.id)
     usage.closed(session, port.uid, Metered.ADDRESS)
     session.delete(port)
     session.flush()

@@ -10,8 +10,7 @@ from strawberry.types import Info
 from gateway.compute import server
 from gateway.identity import tenant
 from gateway.kernel.access import Need
-from gateway.network import address, network, port, subnet
-from gateway.network import security_group as group
+from gateway.network import address, membership, network, port, subnet
 from resolvers.kernel import scalars
 from resolvers.kernel.connections import Listing, connection_query
 from resolvers.kernel.context import Context
@@ -34,7 +33,7 @@ class FixedIp:
     async def subnet(self, info: Info) -> Annotated["Subnet", strawberry.lazy("resolvers.network.subnet")] | None:  # type: ignore[name-defined]  # noqa: F821, UP037 - found by strawberry
         """The subnet."""
         context: Context = info.context
-        return wrap(await context.one(subnet.NOUN, self.held.subnet_id))  # type: ignore[no-any-return]  # wrap finds the type at run time
+        return wrap(await context.one(subnet.NOUN, self.held.subnet_id))
 
 
 @node(port.NOUN)
@@ -67,7 +66,7 @@ class Port(Node):
     ) -> list[Annotated["SecurityGroup", strawberry.lazy("resolvers.network.security_group")]]:  # type: ignore[name-defined]  # noqa: F821, UP037 - found by strawberry
         """The groups."""
         context: Context = info.context
-        found = await context.batch(("port", "groups"), group.of_ports).load(self.row.id)
+        found = await context.batch(("port", "groups"), membership.of_ports).load(self.row.id)
         return [wrap(each) for each in found or ()]
 
 

@@ -8,6 +8,7 @@ from gateway.identity import tenant
 from gateway.jobs import job
 from gateway.kernel.access import Need
 from gateway.network import security_group as group
+from gateway.network import security_group_rule as rule
 from resolvers.kernel import scalars
 from resolvers.kernel.connections import Listing, connection_query
 from resolvers.kernel.graph import Node, children, column, computed, edge, node
@@ -66,7 +67,7 @@ mutation(
     payload={"id": (strawberry.ID, "The id that is gone.")},
 )  # fmt: skip
 mutation(
-    "securityGroupRuleAdd", group.rule_add, group.SecurityGroupRuleAdd, Need.MEMBER, "Let more through.",
+    "securityGroupRuleAdd", rule.add, rule.SecurityGroupRuleAdd, Need.MEMBER, "Let more through.",
     payload={
         "security_group": (group.NOUN, "The group."),
         "rule": (group.RULE, "The new rule."),
@@ -74,6 +75,6 @@ mutation(
     },
 )  # fmt: skip
 mutation(
-    "securityGroupRuleRemove", group.rule_remove, group.SecurityGroupRuleRemove, Need.MEMBER, "Let less through.",
+    "securityGroupRuleRemove", rule.remove, rule.SecurityGroupRuleRemove, Need.MEMBER, "Let less through.",
     payload={"id": (strawberry.ID, "The id that is gone."), "security_group": (group.NOUN, "The group."), "job": _JOB},
 )  # fmt: skip

@@ -74,6 +74,17 @@ def group(client: Client, name: str = "web") -> str:
     return made
 
 
+def blocked(client: Client, mutation: str, public_id: str) -> list[str]:
+    """What stands in the way of a deletion, which must be refused as IN_USE at ``id``."""
+    kind = f"{mutation[0].upper()}{mutation[1:]}Input!"
+    selection = "userErrors { code path ... on InUse { blockers } }"
+    document = f"mutation($input: {kind}) {{ {mutation}(input: $input) {{ {selection} }} }}"
+    (told,) = client.ok(document, input={"id": public_id})[mutation]["userErrors"]
+    assert (told["code"], told["path"]) == ("IN_USE", ["id"])
+    found: list[str] = told["blockers"]
+    return found
+
+
 def key(world: World, public_id: str) -> int:
     """The internal key of a public id."""
     prefix, _, _ = public_id.rpartition("_")

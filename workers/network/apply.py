@@ -24,15 +24,15 @@ from gateway.jobs.job import Job, Order
 from gateway.kernel import clock
 from gateway.kernel.access import CLOUD
 from gateway.kernel.errors import HypervisorError
+from gateway.network import membership
 from gateway.network import network as networks
-from gateway.network import security_group as groups
 from gateway.network import subnet as subnets
 from gateway.network.network import Network, NetworkHost
 from gateway.network.port import Port
-from workers.reach import address_of
 from workers.hypervisor import Address
 from workers.network import network as network_work
 from workers.network import port as port_work
+from workers.reach import address_of
 from workers.saga import TRIES, Change, Run, Step, saga
 from workers.sweep import Context, reconciler
 
@@ -142,7 +142,7 @@ saga(
 def _group(run: Run) -> Change:
     """Bring all ports whose rules follow from the group to what is recorded."""
     with run.read() as session:
-        wanted = groups.concerned(session, run.arguments["group_id"], run.arguments.get("network_id"))
+        wanted = membership.concerned(session, run.arguments["group_id"], run.arguments.get("network_id"))
     outcome = _apply_ports(run, wanted)
     outcome.judge(run)
     run.say(_told(len(wanted), "ports", len(outcome.away)))

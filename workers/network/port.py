@@ -14,15 +14,16 @@ from sqlmodel import Session, select
 
 from drivers.api import Direction, PortSpec, Refused, RuleSpec, Transient
 from gateway.compute.server import Server
+from gateway.network import membership
 from gateway.network import network as networks
 from gateway.network import port as ports
 from gateway.network import security_group as groups
 from gateway.network.network import Network
 from gateway.network.port import Port
 from gateway.network.security_group import RuleProtocol, SecurityGroupRule
-from workers.reach import call
 from workers.network import network as network_work
 from workers.network.network import CALL_S, ROUNDS
+from workers.reach import call
 from workers.saga import Run
 
 _PROTOCOLS = {RuleProtocol.TCP: "tcp", RuleProtocol.UDP: "udp", RuleProtocol.ICMP: "icmp"}
@@ -122,7 +123,7 @@ def _fresh(session: Session, port_id: int, host_id: int) -> None:
 
 def _rules(session: Session, port: Port) -> tuple[RuleSpec, ...]:
     """All rules of the port's groups, each once, in a fixed order."""
-    member_of = groups.of_ports(session, [port.id])[port.id]
+    member_of = membership.of_ports(session, [port.id])[port.id]
     found: dict[RuleSpec, None] = {}
     for rule in groups.rules_of(session, [group.id for group in member_of]):
         for remote in _remotes(session, port, rule):
@@ -133,7 +134,7 @@ def _rules(session: Session, port: Port) -> tuple[RuleSpec, ...]:
 def _remotes(session: Session, port: Port, rule: SecurityGroupRule) -> list[str | None]:
     if rule.remote_group_id is None:
         return [rule.remote_cidr]
-    return [*groups.sources(session, rule.remote_group_id, port.network_id, rule.ether_type.version)]
+    return [*membership.sources(session, rule.remote_group_id, port.network_id, rule.ether_type.version)]
 
 
 def _rule(rule: SecurityGroupRule, remote: str | None) -> RuleSpec:
