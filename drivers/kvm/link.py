@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -221,8 +221,6 @@ def _run_event_loop() -> None:
 
 
 def _hang_up(connection: Any) -> None:
-    try:
-        connection.unregisterCloseCallback()
-        connection.close()
-    except libvirt.libvirtError:
-        return  # it was dead already: there is nothing left to close
+    for step in (connection.unregisterCloseCallback, connection.close):
+        with suppress(libvirt.libvirtError):  # no call-back yet, or dead already: there is nothing left to undo
+            step()
