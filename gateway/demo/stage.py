@@ -75,14 +75,14 @@ class Stage:
 
     def say(self, text: str, style: str = "") -> None:
         """A line beside the steps."""
-        self.console.print(Padding(Text(text, style=style), (0, 0, 0, 4)))
+        self.console.print(Padding(Text(text, style=style), (0, 0, 0, 4), expand=False))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
         """A small table."""
         table = Table(*columns, title=title, title_justify="left", title_style="bold", box=SIMPLE, header_style="dim")
         for row in rows:
             table.add_row(*(escape(each) for each in row))
-        self.console.print(Padding(table, (0, 0, 0, 3)))
+        self.console.print(Padding(table, (0, 0, 0, 3), expand=False))
 
     @contextmanager
     def act(self, text: str) -> Iterator[Act]:
