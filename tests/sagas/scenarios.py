@@ -1,0 +1,161 @@
+"""How a world comes to the point where a job of each kind waits to be run. One function a saga; a saga without one fails
+the test. What else is tested of it follows from the saga itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway.compute import attachment, server, server_create
+from gateway.compute import host as hosts
+from gateway.network import network as networks
+from gateway.network import security_group as groups
+from gateway.volume import snapshot, snapshot_create, volume
+from tests.sagas.stage import Stage, host
+
+Scenario = Callable[[Stage], object]
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(kind: str) -> Callable[[Scenario], Scenario]:
+    """Register the scenario of a kind of job."""
+
+    def keep(made: Scenario) -> Scenario:
+        SCENARIOS[kind] = made
+        return made
+
+    return keep
+
+
+def _server(stage: Stage, **given: Any) -> server_create.ServerCreate:
+    wanted = {"name": "s", "flavor_id": stage.parts["flavor"], "image_id": stage.parts["image"], **given}
+    return server_create.ServerCreate.model_validate(wanted)
+
+
+def _full(stage: Stage) -> server_create.ServerCreate:
+    """A server with a port, a volume that goes with it and one that stays."""
+    volumes = [{"size_gib": 1, "delete_with_server": True}, {"size_gib": 2}]
+    return _server(stage, networks=[{"network_id": stage.parts["network"]}], volumes=volumes)
+
+
+def _volume(stage: Stage, **given: Any) -> volume.Volume:
+    made: volume.Volume = stage.done(volume.create, volume.VolumeCreate(**{"name": "v", "size_gib": 3, **given}))
+    assert made.status is volume.VolumeStatus.AVAILABLE
+    return made
+
+
+def _attached(stage: Stage) -> tuple[str, str]:
+    """A server and a volume that it holds."""
+    holder = stage.id(stage.done(server_create.create, _server(stage)))
+    held = stage.id(_volume(stage))
+    stage.done(attachment.attach, attachment.VolumeAttach(volume_id=held, server_id=holder))
+    return holder, held
+
+
+@scenario("host.probe")
+def _probe(stage: Stage) -> None:
+    stage.order(hosts.enlist, host("another"), subject=stage.root)
+
+
+@scenario("server.create")
+def _create(stage: Stage) -> None:
+    stage.order(server_create.create, _full(stage))
+
+
+@scenario("server.delete")
+def _delete(stage: Stage) -> None:
+    made = stage.done(server_create.create, _full(stage))
+    stage.order(server.delete, server.ServerDelete(id=stage.id(made)))
+
+
+@scenario("server.start")
+def _start(stage: Stage) -> None:
+    made = stage.id(stage.done(server_create.create, _server(stage)))
+    stage.done(server.stop, server.ServerStop(id=made))
+    stage.order(server.start, server.ServerStart(id=made))
+
+
+@scenario("server.stop")
+def _stop(stage: Stage) -> None:
+    made = stage.id(stage.done(server_create.create, _server(stage)))
+    stage.order(server.stop, server.ServerStop(id=made))
+
+
+@scenario("server.reboot")
+def _reboot(stage: Stage) -> None:
+    made = stage.id(stage.done(server_create.create, _server(stage)))
+    stage.order(server.reboot, server.ServerReboot(id=made))
+
+
+@scenario("volume.create")
+def _volume_create(stage: Stage) -> None:
+    stage.order(volume.create, volume.VolumeCreate(name="v", size_gib=3, image_id=stage.parts["image"]))
+
+
+@scenario("volume.extend")
+def _volume_extend(stage: Stage) -> None:
+    stage.order(volume.extend, volume.VolumeExtend(id=stage.id(_volume(stage)), size_gib=5))
+
+
+@scenario("volume.delete")
+def _volume_delete(stage: Stage) -> None:
+    stage.order(volume.delete, volume.VolumeDelete(id=stage.id(_volume(stage))))
+
+
+@scenario("volume.attach")
+def _volume_attach(stage: Stage) -> None:
+    holder = stage.id(stage.done(server_create.create, _server(stage)))
+    command = attachment.VolumeAttach(volume_id=stage.id(_volume(stage)), server_id=holder)
+    stage.order(attachment.attach, command)
+
+
+@scenario("volume.detach")
+def _volume_detach(stage: Stage) -> None:
+    _, held = _attached(stage)
+    stage.order(attachment.detach, attachment.VolumeDetach(volume_id=held))
+
+
+@scenario("snapshot.create")
+def _snapshot_create(stage: Stage) -> None:
+    stage.order(snapshot_create.create, snapshot_create.SnapshotCreate(volume_id=stage.id(_volume(stage)), name="n"))
+
+
+@scenario("snapshot.delete")
+def _snapshot_delete(stage: Stage) -> None:
+    command = snapshot_create.SnapshotCreate(volume_id=stage.id(_volume(stage)), name="n")
+    made = stage.done(snapshot_create.create, command)
+    stage.order(snapshot.delete, snapshot.SnapshotDelete(id=stage.id(made)))
+
+
+def _on_host(stage: Stage) -> None:
+    stage.done(server_create.create, _server(stage, networks=[{"network_id": stage.parts["network"]}]))
+
+
+@scenario("network.apply")
+def _network_apply(stage: Stage) -> None:
+    _on_host(stage)
+    stage.order(networks.update, networks.NetworkUpdate(id=stage.parts["network"], mtu=1400))
+
+
+@scenario("network.delete")
+def _network_delete(stage: Stage) -> None:
+    """A network that stayed on a host without ports: as when the host did not answer when the last port left."""
+    public = stage.parts["network"]
+    with stage.world.db.read() as session:
+        key = networks.NOUN.get(session, stage.alice, public, "id").id
+    stage.world.db.run(lambda session: networks.settle(session, key, 1))
+    stage.done(networks.update, networks.NetworkUpdate(id=public, mtu=1400))
+    stage.world.db.run(lambda session: networks.settle(session, key, 1))
+    stage.order(networks.delete, networks.NetworkDelete(id=public))
+
+
+@scenario("security_group.apply")
+def _group_apply(stage: Stage) -> None:
+    group = stage.id(stage.order(groups.create, groups.SecurityGroupCreate(name="web")))
+    network = {"network_id": stage.parts["network"], "security_group_ids": [group]}
+    stage.done(server_create.create, _server(stage, networks=[network]))
+    rule = groups.SecurityGroupRuleAdd(
+        security_group_id=group, direction=groups.RuleDirection.INGRESS, protocol=groups.RuleProtocol.TCP, port_min=80
+    )
+    stage.order(groups.rule_add, rule)
