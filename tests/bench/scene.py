@@ -47,7 +47,7 @@ from workers.image.image import store
 
 
 CONTENT = b"a disk image".ljust(1 << 20, b"\0")
-ROOM = {"vcpus": "10000000", "ram_mib": "1000000000", "disk_gib": "1000000000"}
+ROOM = {"vcpus": "65536", "ram_mib": "1000000000", "disk_gib": "1000000000"}
 _CHUNK = 500
 
 
