@@ -68,7 +68,7 @@ class Volume(Row, table=True):
     size_gib: int
     host_id: int | None = row.ref("host.id", null=True)
     image_id: int | None = row.ref("image.id", null=True)
-    snapshot_id: int | None = row.ref("snapshot.id", null=True)
+    snapshot_id: int | None = row.ref("snapshot.id", null=True, ondelete="SET NULL")
     server_id: int | None = row.ref("server.id", null=True)
     device: str | None = Field(default=None, max_length=16)
     delete_with_server: bool = False
