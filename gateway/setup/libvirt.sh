@@ -7,6 +7,17 @@ answers() { timeout 10 virsh --connect qemu:///system version >/dev/null 2>&1; }
 # As root the socket tells; as a user who is not yet in the group `libvirt`, only root can ask.
 answers_root() { as_root timeout 10 virsh --connect qemu:///system version >/dev/null 2>&1; }
 
+# Whether a daemon of that name runs on this machine itself: containers' and test hosts' daemons are seen too, but serve
+# other sockets.
+runs() {
+  local pid own
+  own=$(readlink /proc/self/ns/mnt)
+  for pid in $(pidof "$1"); do
+    if [ "$(as_root readlink "/proc/$pid/ns/mnt")" = "$own" ]; then return 0; fi
+  done
+  return 1
+}
+
 no() {
   say "$*"
   exit 1
@@ -36,10 +47,10 @@ if ! answers_root; then
   if has_systemd; then
     as_root systemctl start libvirtd.service 2>/dev/null || as_root systemctl start virtqemud.socket
   else
-    pidof virtlogd >/dev/null || as_root virtlogd --daemon
+    runs virtlogd || as_root virtlogd --daemon
     options=()
     [ -S /run/dbus/system_bus_socket ] || options=(--config "$project/gateway/setup/libvirtd.conf")
-    pidof libvirtd >/dev/null || as_root libvirtd --daemon ${options[@]+"${options[@]}"}
+    runs libvirtd || as_root libvirtd --daemon ${options[@]+"${options[@]}"}
   fi
   deadline=$((SECONDS + 30))
   until answers_root; do
