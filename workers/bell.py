@@ -6,6 +6,7 @@ Dramatiq gives processes, threads and delivery; it never retries (``max_retries=
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,21 @@ MAX_AGE_MS = 3_600_000
 log = structlog.get_logger(__name__)
 
 
-class Embedded(StubBroker):
-    """A broker inside this process. Unlike the StubBroker for tests it keeps no dead letters: rows are the truth."""
+class _Forgetful(list[Any]):
+    """A list that keeps nothing."""
 
-    @property
-    def dead_letters(self) -> list[Any]:
-        """None are kept."""
-        return []
+    def append(self, _item: Any) -> None:
+        """Let it go."""
+
+
+class Embedded(StubBroker):
+    """A broker inside this process. Unlike the StubBroker for tests it keeps no dead letters, which would grow for ever
+    and hold every exception: rows are the truth.
+    """
+
+    def __init__(self, middleware: list[Any]) -> None:
+        super().__init__(middleware)
+        self.dead_letters_by_queue = defaultdict(_Forgetful)
 
 
 def open_broker(url: str | None) -> Broker:
