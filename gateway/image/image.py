@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, col, select
+from sqlmodel import Field, Session, SQLModel, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from gateway.identity import quota
@@ -26,7 +26,7 @@ from gateway.identity.tenant import Tenant
 from gateway.image.formats import GIB, ImageFormat
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Job, Order
-from gateway.kernel import row
+from gateway.kernel import clock, row
 from gateway.kernel.access import Role, Subject, require, within
 from gateway.kernel.command import AnyId, Command
 from gateway.kernel.errors import Forbidden, InvalidState
@@ -109,7 +109,7 @@ class ImageCopy(Row, table=True):
     __tablename__ = "image_copy"
 
     image_id: int = row.ref("image.id")
-    host_id: int = row.ref("host.id")
+    host_id: int = row.ref("host.id", ondelete="CASCADE")
     ready: bool = False
 
     __table_args__ = (sa.UniqueConstraint("image_id", "host_id"),)
@@ -141,6 +141,16 @@ def _member_scope(subject: Subject) -> sa.ColumnElement[bool]:
 NOUN = register(Noun("image", Image, _scope))
 MEMBER = register(Noun("image_member", ImageMember, _member_scope))
 
+
+def _leave(session: Session, tenant: Tenant) -> None:
+    """A deleted tenant uses nobody's images any more."""
+    for member in session.exec(select(ImageMember).where(ImageMember.tenant_id == tenant.id)):
+        session.delete(member)
+
+
+tenants.not_owned.add(ImageMember)
+tenants.on_delete.append(_leave)
+
 WAITING = (ImageStatus.QUEUED, ImageStatus.RECEIVING)
 """States in which an image takes data (unless it is imported)."""
 
@@ -158,6 +168,12 @@ def reach(session: Session, subject: Subject, public_id: str, *path: str) -> Ima
 
 def move(image: Image, allowed: tuple[ImageStatus, ...], to: ImageStatus, *path: str) -> None:
     """Change the state; the row's version makes it compare-and-set. Raises InvalidState at ``path``."""
+    require_status(image, allowed, *path)
+    image.status = to
+
+
+def require_status(image: Image, allowed: tuple[ImageStatus, ...], *path: str) -> None:
+    """Refuse any other state. Raises InvalidState at ``path``."""
     if image.status not in allowed:
         raise InvalidState(
             f"The image is {image.status.value}.",
@@ -165,7 +181,6 @@ def move(image: Image, allowed: tuple[ImageStatus, ...], to: ImageStatus, *path:
             current=image.status.value,
             allowed=[each.value for each in allowed],
         )
-    image.status = to
 
 
 def order(session: Session, subject: Subject, image: Image, kind: str, **arguments: Any) -> Job:
@@ -210,6 +225,45 @@ def spoil(session: Session, image: Image, reason: str) -> None:
         image.status = ImageStatus.ERROR
         image.status_reason = reason[:500]
     discharge(session, image)
+
+
+# ------------------------------------------------------------------------------------------------ the end
+
+
+def forget(session: Session, image: Image) -> bool:
+    """The last trace that people see goes. The row stays, hidden, while others refer to it; whether it is gone."""
+    discharge(session, image)
+    for member in session.exec(select(ImageMember).where(ImageMember.image_id == image.id)):
+        session.delete(member)
+    session.flush()
+    if referred(session, image.id):
+        image.deleted_at = image.deleted_at or clock.now(session)
+        return False
+    session.delete(image)
+    session.flush()
+    return True
+
+
+def referred(session: Session, image_id: int) -> bool:
+    """Whether a row of any table refers to the image: a server, a volume, a copy on a host."""
+    keys = [
+        key.parent
+        for table in SQLModel.metadata.tables.values()
+        for key in table.foreign_keys
+        if key.column.table.name == Image.__tablename__
+    ]
+    return any(session.execute(sa.select(key).where(key == image_id).limit(1)).first() is not None for key in keys)
+
+
+def in_use_on(session: Session, image_id: int, host_id: int) -> bool:
+    """Whether something on that host was made from the image, as far as rows tell."""
+    tables = [each for each in SQLModel.metadata.tables.values() if {"image_id", "host_id"} <= set(each.c.keys())]
+    used = [
+        sa.select(sa.literal(1)).where(each.c.image_id == image_id, each.c.host_id == host_id).limit(1)
+        for each in tables
+        if each.name != ImageCopy.__tablename__
+    ]
+    return any(session.execute(one).first() is not None for one in used)
 
 
 # ------------------------------------------------------------------------------------------------ lists

@@ -24,8 +24,8 @@ from gateway.kernel.errors import Forbidden, Invalid
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{64}$", to_lower=True)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=fetch.MAX_URL_CHARACTERS)]
 
-_MAX_MIN_DISK_GIB = 65_536
-_MAX_MIN_RAM_MIB = 16_777_216
+MAX_MIN_DISK_GIB = 65_536
+MAX_MIN_RAM_MIB = 16_777_216
 
 
 class _NewImage(Retryable):
@@ -42,10 +42,10 @@ class _NewImage(Retryable):
     )
     visibility: Visibility = Field(default=Visibility.PRIVATE, description="Who may use it; PUBLIC only by operators.")
     min_disk_gib: int = Field(
-        default=0, ge=0, le=_MAX_MIN_DISK_GIB, description="The smallest disk that a server made from it may have."
+        default=0, ge=0, le=MAX_MIN_DISK_GIB, description="The smallest disk that a server made from it may have."
     )
     min_ram_mib: int = Field(
-        default=0, ge=0, le=_MAX_MIN_RAM_MIB, description="The least memory that a server made from it may have."
+        default=0, ge=0, le=MAX_MIN_RAM_MIB, description="The least memory that a server made from it may have."
     )
     tags: list[Tag] = Field(default_factory=list, max_length=50, description="Words to find it by.")
     protected: bool = Field(default=False, description="Whether it cannot be deleted.")

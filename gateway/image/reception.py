@@ -15,12 +15,12 @@ from sqlmodel import Session, select
 from gateway.image import image as images
 from gateway.image.formats import InspectionLimits
 from gateway.image.image import WAITING, Image, ImageStatus
-from gateway.image.store import Digest, ImageStore
+from gateway.image.store import Digest, ImageStore, UploadTooLarge
 from gateway.image.transfer import Terms
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Job
 from gateway.kernel.access import Subject
-from gateway.kernel.errors import Conflict, Invalid, NotFound
+from gateway.kernel.errors import Conflict, NotFound
 from gateway.kernel.settings import Settings
 
 
@@ -56,8 +56,7 @@ def get(session: Session, uid: UUID) -> Image:
 def begun(session: Session, uid: UUID, upto_bytes: int | None, total_bytes: int | None) -> Image:
     """Data comes in. It will make the file ``upto_bytes`` long, and the whole file has ``total_bytes``, where known.
 
-    Raises NotFound, InvalidState, QuotaExceeded, Invalid for a size above the limit, Conflict for another total than
-    told before.
+    Raises NotFound, InvalidState, QuotaExceeded, Conflict for another total than told before, UploadTooLarge.
     """
     image = get(session, uid)
     images.move(image, WAITING, ImageStatus.RECEIVING)
@@ -66,7 +65,7 @@ def begun(session: Session, uid: UUID, upto_bytes: int | None, total_bytes: int 
     if total_bytes is not None and expected not in (None, total_bytes):
         raise Conflict(f"The file was said to have {expected} bytes, not {total_bytes}.")
     if max(total_bytes or 0, upto_bytes or 0) > (largest if expected is None else min(expected, largest)):
-        raise Invalid(f"The file may have at most {min(expected or largest, largest)} bytes.")
+        raise UploadTooLarge(min(expected or largest, largest))
     image.expected_bytes = expected if total_bytes is None else total_bytes
     _hold(session, image, max(image.expected_bytes or 0, upto_bytes or 0))
     return image
@@ -82,13 +81,13 @@ def progressed(session: Session, uid: UUID, received_bytes: int) -> Image:
     return image
 
 
-def emptied(session: Session, uid: UUID) -> None:
-    """What was received is thrown away again; the image waits as at first."""
+def taken_back(session: Session, uid: UUID, received_bytes: int) -> None:
+    """What came in last is thrown away again; so many bytes are left. With none, the image waits as at first."""
     image = get(session, uid)
     if image.status in WAITING:
-        image.received_bytes = 0
-        image.status = ImageStatus.QUEUED
-        images.charge(session, image, image.expected_bytes)
+        image.received_bytes = received_bytes
+        image.status = ImageStatus.RECEIVING if received_bytes else ImageStatus.QUEUED
+        images.charge(session, image, max(image.expected_bytes or 0, received_bytes))
 
 
 def refused(session: Session, uid: UUID, reason: str) -> None:

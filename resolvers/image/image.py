@@ -9,12 +9,12 @@ import strawberry
 from strawberry.types import Info
 
 from gateway.identity import tenant
-from gateway.image import image, image_create, link
+from gateway.image import image, image_change, image_create, link
 from gateway.jobs import job
 from gateway.kernel.access import Need
 from resolvers.kernel.connections import Listing, children_connection, connection_query
 from resolvers.kernel.context import Context
-from resolvers.kernel.graph import Node, column, edge, lazy, node, wrap
+from resolvers.kernel.graph import Node, children, column, edge, lazy, node, wrap
 from resolvers.kernel.roots import mutation, node_query
 from resolvers.kernel.scalars import BigInt
 
@@ -52,6 +52,9 @@ class Image(Node):
     min_ram_mib = column("The least memory that a server made from it may have, in MiB.")
     protected = column("Whether it cannot be deleted.")
     tags = column("Words to find it by.")
+    members = children(
+        image.MEMBER, "image_id", "The tenants it is shared with while SHARED; others see only their own membership."
+    )
     jobs = children_connection(
         Listing(job.NOUN, job.find, job.Filter, job.ORDERS), "target", "What was done to it, oldest first."
     )
@@ -85,7 +88,23 @@ class Image(Node):
         return wrap(await context.batch("active_job", job.active_of).load(public))
 
 
+@node(image.MEMBER)
+class ImageMember(Node):
+    """A tenant that a SHARED image is for."""
+
+    image = edge(image.NOUN, "image_id", "The image.")
+    tenant = edge(tenant.NOUN, "tenant_id", "The tenant; null when you may not see it.")
+    created_at = column("Since when.")
+
+    @strawberry.field(description="The tenant's id, also of one that you may not see.")
+    async def tenant_id(self, info: Info) -> strawberry.ID:
+        """The TypeID."""
+        context: Context = info.context
+        return strawberry.ID(await context.batch("image_member.tenant", image_change.tenants_of).load(self.row.id))
+
+
 node_query(image.NOUN, "An image by its id.")
+node_query(image.MEMBER, "A tenant that an image is shared with, by the membership's id.")
 connection_query(
     "images", Listing(image.NOUN, image.find, image.Filter, image.ORDERS), "Images you may use, oldest first."
 )
@@ -100,5 +119,24 @@ mutation(
 )  # fmt: skip
 mutation(
     "imageImport", image_create.bring, image_create.ImageImport, Need.MEMBER, "Make an image from a file at a URL.",
+    payload={"image": _IMAGE, "job": _JOB},
+)  # fmt: skip
+mutation(
+    "imageUpdate", image_change.update, image_change.ImageUpdate, Need.MEMBER, "Change what is said of an image.",
+    payload={"image": _IMAGE},
+)  # fmt: skip
+mutation(
+    "imageMemberAdd", image_change.share, image_change.ImageMemberAdd, Need.MEMBER,
+    "Let another tenant use a SHARED image.",
+    payload={"image": _IMAGE, "image_member": (image.MEMBER, "The tenant, as a member.")},
+)  # fmt: skip
+mutation(
+    "imageMemberRemove", image_change.unshare, image_change.ImageMemberRemove, Need.MEMBER,
+    "Share an image with a tenant no longer.",
+    payload={"image": (image.NOUN, "The image as it is now; your tenant may not see it any more.")},
+)  # fmt: skip
+mutation(
+    "imageDelete", image_change.delete, image_change.ImageDelete, Need.MEMBER,
+    "Delete an image; what was made from it goes on working.",
     payload={"image": _IMAGE, "job": _JOB},
 )  # fmt: skip

@@ -139,11 +139,13 @@ class Upload:
                 423, "BUSY", "Another request is writing this upload.", headers={"Retry-After": "5"}
             ) from busy
         except UploadTooLarge as large:
+            await on_thread(self._take_back)
             raise Problem(
                 413, "INVALID", f"The file may have at most {large.max_size_bytes} bytes.",
                 maxSizeBytes=large.max_size_bytes,
             ) from large  # fmt: skip
         except StoreFull as full:
+            await on_thread(self._take_back)
             raise Problem(507, "INTERNAL", "The store for images is full.", headers={"Retry-After": "60"}) from full
         except ImageRefused as refused:
             message = f"{refused.message[:1].upper()}{refused.message[1:]}."
@@ -161,7 +163,7 @@ class Upload:
         return JSONResponse(content, status_code=202 if done else 200, headers={**COMMON, **headers})
 
     async def _receive(self, request: Request) -> tuple[Image, int, Job | None]:
-        image = await on_thread(lambda: reception_of(self._db, self._wanted.uid))
+        image = await on_thread(self._waiting)
         terms = reception.terms_of(self._settings, image)
         start = self._wanted.offset
         if start is None:
@@ -175,7 +177,7 @@ class Upload:
         async with writing as taking:
             if self._wanted.offset is None:
                 await steady(taking.restart)
-            image = await steady(self._begin)
+            image = await steady(lambda: self._begin(taking))
             await self._pour(request, taking)
             received = taking.size_bytes
         ended = received == image.expected_bytes or (self._wanted.whole and image.expected_bytes is None)
@@ -201,10 +203,21 @@ class Upload:
 
     # ------------------------------------------------------------------------------------------ the row
 
-    def _begin(self) -> Image:
+    def _waiting(self) -> Image:
+        with self._db.read() as session:
+            image = reception.get(session, self._wanted.uid)
+        images.require_status(image, WAITING)
+        return image
+
+    def _begin(self, taking: Reception) -> Image:
         wanted = self._wanted
         upto = None if wanted.length is None else (wanted.offset or 0) + wanted.length
-        return self._db.run(lambda session: reception.begun(session, wanted.uid, upto, wanted.total))
+        try:
+            return self._db.run(lambda session: reception.begun(session, wanted.uid, upto, wanted.total))
+        except Refusal:
+            if taking.size_bytes == 0:
+                self._store.abandon(wanted.uid)  # nothing is in the file, and nothing will be
+            raise
 
     def _progress(self, received: int) -> None:
         self._db.run(lambda session: reception.progressed(session, self._wanted.uid, received))
@@ -215,18 +228,17 @@ class Upload:
             lambda session: reception.completed(session, subject, self._wanted.uid, received, digest)  # type: ignore[arg-type]  # a Digest or None
         )
 
+    def _take_back(self) -> None:
+        """The store took this request's bytes back: so does the row."""
+        received = self._store.received(self._wanted.uid) or 0
+        self._db.run(lambda session: reception.taken_back(session, self._wanted.uid, received))
+
     def _spoil(self, reason: str) -> None:
         self._db.run(lambda session: reception.refused(session, self._wanted.uid, reason))
 
     def _expires(self) -> dict[str, str]:
         moment = datetime.fromtimestamp(self._permit.expires_at, UTC)
         return {"Upload-Expires": format_datetime(moment, usegmt=True)}
-
-
-def reception_of(db: Database, uid: UUID) -> Image:
-    """The image, freshly read."""
-    with db.read() as session:
-        return reception.get(session, uid)
 
 
 class _Writing:

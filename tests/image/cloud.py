@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -92,6 +97,55 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def path_of(url: str) -> str:
-    """The path of a URL."""
-    return urlsplit(url).path
+def target_of(url: str) -> str:
+    """Path and query of a URL."""
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}"
+
+
+@contextmanager
+def served(world: World) -> Iterator[int]:
+    """The data routes on a real server; its port."""
+    app = Starlette(routes=routes(world.db, world.settings))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            until(lambda: server.started)
+            yield int(listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join(timeout=20)
+
+
+def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for a condition."""
+    late = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < late, "it never came true"
+        time.sleep(0.01)
+
+
+class Died(BaseException):
+    """A worker's process ends, just here."""
+
+
+@contextmanager
+def dying(world: World, after: int) -> Iterator[None]:
+    """The process dies instead of making its commit number ``after`` (from 0)."""
+    left = after
+    run = world.db.run
+
+    def counted(work: Callable[[Any], Any]) -> Any:
+        nonlocal left
+        if left == 0:
+            raise Died
+        left -= 1
+        return run(work)
+
+    world.db.run = counted  # type: ignore[method-assign]  # the process dies at a commit of its own code
+    try:
+        yield
+    finally:
+        world.db.run = run  # type: ignore[method-assign]  # as above

@@ -7,6 +7,8 @@ something of an image is known when the image goes.
 
 from __future__ import annotations
 
+import os
+
 from sqlmodel import Session, select
 
 from drivers.api import Deadline, DiskFormat, Driver, DriverType, ImageSpec, Refused, Transient
@@ -95,6 +97,7 @@ def _variant(settings: Settings, image: Image, kind: DriverType) -> ImageSpec:
     target = takes[0]
     path = kept.path(image.uid, target)
     if path.exists():
+        os.utime(path)  # it is wanted: it shall not be collected now
         with path.open("rb") as file:
             digest = file_sha256(file.fileno())
     else:

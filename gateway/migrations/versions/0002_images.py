@@ -22,10 +22,14 @@ def upgrade() -> None:
     with op.batch_alter_table('image_copy', schema=None) as batch_op:
         # Copies of before count as unfinished: bringing them again finds them there.
         batch_op.add_column(sa.Column('ready', sa.Boolean(), nullable=False, server_default=sa.false()))
+        batch_op.drop_constraint('fk_image_copy_host_id', type_='foreignkey')
+        batch_op.create_foreign_key('fk_image_copy_host_id', 'host', ['host_id'], ['id'], ondelete='CASCADE')
 
 
 def downgrade() -> None:
     with op.batch_alter_table('image_copy', schema=None) as batch_op:
+        batch_op.drop_constraint('fk_image_copy_host_id', type_='foreignkey')
+        batch_op.create_foreign_key('fk_image_copy_host_id', 'host', ['host_id'], ['id'])
         batch_op.drop_column('ready')
     with op.batch_alter_table('image', schema=None) as batch_op:
         batch_op.drop_column('deleted_at')
