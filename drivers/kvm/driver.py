@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import UUID
 
 from drivers.api import Deadline, HostConfig, HostFacts, MachineChanged, Snapshot, Watch
@@ -26,6 +27,7 @@ class KvmDriver:
         self._machines = Domains(link)
         self._volumes = PoolVolumes(link)
         self._networks = Bridges(link)
+        self._models: list[str | None] = []
 
     @property
     def machines(self) -> Domains:
@@ -48,7 +50,6 @@ class KvmDriver:
             connection = self._link.open(deadline)
             architecture, ram_mib, vcpus, *_ = connection.getInfo()
             version = connection.getVersion()
-            models = strings(xml.parse(connection.getCapabilities()), "host/cpu/model/text()")
             capacity = files.pool(self._link, deadline).info()[1]
             return HostFacts(
                 hypervisor=str(connection.getType()),
@@ -57,9 +58,16 @@ class KvmDriver:
                 ram_mib=int(ram_mib),
                 disk_gib=int(capacity) // _GIB,
                 architecture=str(architecture),
-                cpu_model=models[0] if models else None,
+                cpu_model=self._cpu_model(connection),
                 accelerator=accelerator.choose(connection, self._link.options.accelerator),
             )
+
+    def _cpu_model(self, connection: Any) -> str | None:
+        """The processor's model. Asked once: it does not change, and libvirt may take seconds to tell it."""
+        if not self._models:
+            found = strings(xml.parse(connection.getCapabilities()), "host/cpu/model/text()")
+            self._models = [found[0] if found else None]
+        return self._models[0]
 
     def close(self) -> None:
         """Let go of the host."""

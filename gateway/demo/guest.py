@@ -70,10 +70,8 @@ def plan(ground: Ground) -> None:
     if not found["possible"]:
         for each in found["userErrors"]:
             raise Problem(each["code"], each["message"], path=each["path"])
-        change = decision.get("smallestChange") or {}
-        raise Problem(
-            "NO_VALID_HOST", f"No host can take the server. It would fit if you {change.get('message', '...')}."
-        )
+        change = (decision.get("smallestChange") or {}).get("message")
+        raise Problem("NO_VALID_HOST", "No host can take the server" + (f"; it would fit if you {change}." if change else "."))
 
 
 def make(ground: Ground) -> dict[str, Any]:

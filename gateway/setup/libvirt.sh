@@ -47,6 +47,9 @@ if ! answers_root; then
   if has_systemd; then
     as_root systemctl start libvirtd.service 2>/dev/null || as_root systemctl start virtqemud.socket
   else
+    # What udev does elsewhere. QEMU runs as another user: where it may not open what root may, libvirt trusts none of its
+    # cached findings and asks QEMU anew, for seconds, before every answer.
+    if [ -c /dev/kvm ] && getent group kvm >/dev/null; then as_root chgrp kvm /dev/kvm && as_root chmod g+rw /dev/kvm; fi
     runs virtlogd || as_root virtlogd --daemon
     options=()
     [ -S /run/dbus/system_bus_socket ] || options=(--config "$project/gateway/setup/libvirtd.conf")
