@@ -19,7 +19,6 @@ _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _FILE = re.compile(rf"({_KINDS})-({_ID})\.(qcow2|raw|iso|log|log\.\d)")
 _MAKING = re.compile(rf"making-({_KINDS})-({_ID})-([0-9a-f]{{12}})")
 _PORT = re.compile(rf"sg-port-({_ID})")
-_ALIAS = re.compile(rf"ua-({_ID})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +74,6 @@ def port_of(filter_name: str) -> UUID | None:
 def alias(our_id: UUID) -> str:
     """The device alias of a disk (volume id) or an interface (port id); ``ua-`` marks it as chosen by the user."""
     return f"ua-{our_id}"
-
-
-def of_alias(text: str) -> UUID | None:
-    """The id behind an alias."""
-    found = _ALIAS.fullmatch(text)
-    return UUID(found[1]) if found else None
 
 
 def serial(volume_id: UUID) -> str:

@@ -87,8 +87,8 @@ def test_a_libvirtd_that_restarts_ends_watches_and_is_reached_again(started: Sta
         return seen is not None and seen.power is Power.RUNNING
 
     wait_for(is_back, SECONDS, "the driver reaches it again, and the machine never stopped")
-    # libvirt tells nothing of a machine that is stopped while it is taking that machine's QEMU back; it has done so when
-    # it answers a question that needs the QEMU
+    # libvirt tells nothing of a machine that is stopped while it takes that machine's QEMU back; it has done so when it
+    # answers a question that needs the QEMU
     started.host.run(("virsh", "dommemstat", str(started.machine_id)))
     changes: list[MachineChanged] = []
     with_events = started.driver.watch(changes.append, Deadline(SECONDS))

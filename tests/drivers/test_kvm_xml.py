@@ -217,7 +217,6 @@ def test_names_lead_back_to_ids(our_id: UUID) -> None:
     assert names.is_ours(names.of(our_id), our_id)
     assert not names.is_ours(names.of(our_id), UUID(int=our_id.int ^ 1))
     assert names.port_of(names.port_filter(our_id)) == our_id
-    assert names.of_alias(names.alias(our_id)) == our_id
     assert len(names.bridge(our_id)) <= 15
     assert len(names.serial(our_id)) == 20
     file = names.PoolFile("volume", our_id, "qcow2")
