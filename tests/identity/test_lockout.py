@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,9 +11,12 @@ import pytest
 from sqlmodel import select
 
 from gateway.identity import policy
+from gateway.identity import session as sessions
 from gateway.identity.lockout import WrongPassword
 from gateway.identity.password import Passwords
+from gateway.identity.session import SessionCreate
 from gateway.kernel.access import NOBODY
+from gateway.kernel.errors import LockedOut, Refusal, Unauthenticated
 from tests.identity.conftest import CHEAP, PASSWORD, Person, from_address, sign_in, together
 from tests.world import Client, World
 
@@ -102,20 +104,21 @@ def test_the_answers_do_not_tell_who_exists(world: World, person: People) -> Non
 
 
 def test_who_exists_cannot_be_timed(world: World, person: People) -> None:
-    world.db.provide("passwords", Passwords(time_cost=4, memory_kib=8192, parallelism=1))
+    """The quickest try of each kind comes to cost the same: what disturbs a measurement only ever adds to it."""
+    world.db.provide("passwords", Passwords(time_cost=6, memory_kib=16_384, parallelism=1))
     world.db.provide("identity", policy.Policy(wrong_passwords=1000))
     person("ada")
     off = person("off")
     world.admin.do("userUpdate", "__typename", id=off.id, enabled=False)
-    names = ("ada", "nobody-at-all", "off")
-    spent: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(12):
-        for name in names:
+    quickest = dict.fromkeys(("ada", "nobody-at-all", "off"), 60.0)
+    for number in range(60):
+        for name in quickest:
             began = time.perf_counter()
             _try(world, name, "wrong")
-            spent[name].append(time.perf_counter() - began)
-    quickest = {name: min(each) for name, each in spent.items()}
-    assert max(quickest.values()) < 1.5 * min(quickest.values()), {n: statistics.median(v) for n, v in spent.items()}
+            quickest[name] = min(quickest[name], time.perf_counter() - began)
+        if number >= 4 and max(quickest.values()) < 1.4 * min(quickest.values()):
+            return
+    raise AssertionError(quickest)
 
 
 @pytest.mark.parametrize("name", ["ada", "nobody-at-all"])
@@ -175,3 +178,26 @@ def test_more_sign_ins_than_can_be_hashed_are_refused_at_once(world: World, pers
         refused = _try(world, "ada", PASSWORD)
         assert (refused["code"], refused["retryAfterS"]) == ("RATE_LIMITED", 1)
     assert sign_in(world, "ada", PASSWORD)
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "refusal"), [("guessed", LockedOut), ("disabled", Unauthenticated), ("changed", Unauthenticated)]
+)
+def test_a_proven_password_counts_for_nothing_when_things_changed_meanwhile(
+    world: World, person: People, meanwhile: str, refusal: type[Refusal]
+) -> None:
+    ada = person("ada")
+    command = SessionCreate(username="ada", password=PASSWORD)
+    proven = sessions.prove(world.db, NOBODY, command)
+    match meanwhile:
+        case "guessed":
+            for _ in range(5):
+                _try(world, "ada", "wrong")
+        case "disabled":
+            world.admin.do("userUpdate", "__typename", id=ada.id, enabled=False)
+        case "changed":
+            world.admin.do("userPasswordSet", "__typename", userId=ada.id, newPassword="another-good-1")
+    with pytest.raises(refusal):
+        world.db.run(lambda unit: sessions.create(unit, NOBODY, command, proven))
+    with world.db.read() as session:
+        assert session.exec(select(sessions.Session)).all() == []

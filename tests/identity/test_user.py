@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
+from gateway.identity import authentication
 from gateway.kernel.access import NOBODY
+from gateway.kernel.errors import Unauthenticated
 from resolvers.schema import schema
 from tests.identity.conftest import PASSWORD, Person, sign_in
 from tests.world import Client, World
@@ -104,11 +108,14 @@ def test_an_update_changes_what_is_named_and_clears_what_is_null(world: World, p
 
 def test_a_disabled_user_is_out_until_enabled_again(world: World, person: People) -> None:
     ada = person("ada")
+    token = ada.sign_in()
     world.admin.do("userUpdate", FIELDS, id=ada.id, enabled=False)
     refused = Client(world, NOBODY).refused("sessionCreate", username="ada", password=PASSWORD)
     assert refused == [("UNAUTHENTICATED", None)]
     world.admin.do("userUpdate", FIELDS, id=ada.id, enabled=True)
     assert sign_in(world, "ada", PASSWORD)
+    with pytest.raises(Unauthenticated):
+        authentication.authenticate(world.db, token)  # the old session does not come back
 
 
 def test_a_deleted_user_leaves_nothing_that_works_and_frees_the_name(
