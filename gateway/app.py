@@ -91,6 +91,8 @@ class Cloud:
         recogniser = Recogniser(self.db)
 
         async def context(identity: Any, caller: Caller, operation: OperationInfo) -> Context:
+            structlog.contextvars.bind_contextvars(request_id=operation.request_id)
+
             async def refresh() -> Any:
                 return await identity.current(caller, operation.request_id)
 

@@ -268,9 +268,15 @@ def claim(session: Session, host_id: int, amount: Amount) -> bool:
         .where(
             col(Host.id) == host_id,
             col(Host.enabled).is_(True),
-            col(Host.used_vcpus) + amount.vcpus <= col(Host.vcpus) * col(Host.vcpu_ratio),
-            col(Host.used_ram_mib) + amount.ram_mib <= col(Host.ram_mib) * col(Host.ram_ratio),
-            col(Host.used_disk_gib) + amount.disk_gib <= col(Host.disk_gib) * col(Host.disk_ratio),
+            *(
+                col(used) + wanted <= col(real) * col(ratio)
+                for wanted, used, real, ratio in (
+                    (amount.vcpus, Host.used_vcpus, Host.vcpus, Host.vcpu_ratio),
+                    (amount.ram_mib, Host.used_ram_mib, Host.ram_mib, Host.ram_ratio),
+                    (amount.disk_gib, Host.used_disk_gib, Host.disk_gib, Host.disk_ratio),
+                )
+                if wanted  # what is not asked for may well be overdrawn
+            ),
         )
         .values(_moved(amount, 1))
         .execution_options(synchronize_session=False)

@@ -149,10 +149,10 @@ def _zone(request: Request, host: Candidate) -> Reason | None:
 
 
 def _room(constraint: Constraint, wanted: int, free: int, total: int, unit: str) -> Reason | None:
+    free = max(free, 0)  # the operator may have lowered a ratio below what is taken
     if wanted <= free:
         return None
-    text = f"{wanted} {unit} wanted, {max(free, 0)} of {total} free"
-    return Reason(constraint, text, wanted - max(free, 0))
+    return Reason(constraint, f"{wanted} {unit} wanted, {free} of {total} free", wanted - free)
 
 
 def _vcpus(request: Request, host: Candidate) -> Reason | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from drivers.api import Transient
 from gateway.kernel.access import Role
+from tests.compute.scene import Scene
 from tests.world import World
 
 HOST = "{ hosts { nodes { name status statusReason vcpus ramMib diskGib capabilities } } }"
@@ -32,3 +33,13 @@ def test_tenants_see_no_host(world: World) -> None:
     manager = world.member(world.tenant(), Role.MANAGER)
     assert manager.run(HOST).codes == ["FORBIDDEN"]
     assert manager.refused("hostRegister", name="x", hypervisor="SIM", endpoint="sim://x") == [("FORBIDDEN", None)]
+
+
+def test_a_host_in_use_is_not_removed_and_an_empty_one_is(world: World) -> None:
+    scene = Scene.make(world)
+    server = scene.server(networks=[{"networkId": scene.network}])
+    host = world.admin.ok("{ hosts { nodes { id } } }")["hosts"]["nodes"][0]["id"]
+    assert world.admin.refused("hostRemove", id=host) == [("IN_USE", ["id"])]
+    scene.do_and_work("serverDelete", id=server)
+    world.admin.do("hostRemove", "id", id=host)
+    assert world.admin.ok("{ hosts { nodes { id } } }")["hosts"]["nodes"] == []
