@@ -59,8 +59,8 @@ def test_keys_are_imported(world: World, key: object) -> None:
         "nonsense",
         "ssh-ed25519 AAAA",
         "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQ== x",
-        openssh(rsa.generate_private_key(public_exponent=65537, key_size=1024)),
-        openssh(dsa.generate_private_key(key_size=1024)),
+        openssh(rsa.generate_private_key(public_exponent=65537, key_size=1024)),  # noqa: S505 - to be refused
+        openssh(dsa.generate_private_key(key_size=1024)),  # noqa: S505 - to be refused
         openssh(ed25519.Ed25519PrivateKey.generate(), 'x"\nevil: yes'),
         openssh(ed25519.Ed25519PrivateKey.generate()) + "\n" + openssh(ed25519.Ed25519PrivateKey.generate()),
     ],

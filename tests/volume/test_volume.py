@@ -126,7 +126,8 @@ def test_a_snapshot_outlives_its_volume_and_gives_new_ones(scene: Scene) -> None
     scene.do_and_work("volumeDelete", id=made)
     ask = "query($id: ID!) { snapshot(id: $id) { status sizeGib volume { id } } }"
     assert scene.alice.ok(ask, id=taken["id"])["snapshot"] == {"status": "AVAILABLE", "sizeGib": 2, "volume": None}
-    assert scene.alice.refused("volumeCreate", name="x", snapshotId=taken["id"], sizeGib=1) == [("INVALID", ["sizeGib"])]
+    too_small = scene.alice.refused("volumeCreate", name="x", snapshotId=taken["id"], sizeGib=1)
+    assert too_small == [("INVALID", ["sizeGib"])]
     copy = volume(scene, snapshotId=taken["id"], sizeGib=3)
     assert scene.centre.content(scene.world.uid(copy)) == content
     scene.do_and_work("snapshotDelete", id=taken["id"])
