@@ -24,7 +24,7 @@ _BOOTED: Final = "SG: READY"
 _OURS: Final = "SG: BOOT"
 _CONSOLE_S: Final = 180.0
 _LOOK_EVERY_S: Final = 1.0
-_TAIL: Final = 14
+_MARK: Final = "SG: "
 _METRICS_S: Final = 40.0
 
 USER_DATA: Final = f'#!/bin/sh\necho "{MARKER} on $(hostname)" >/dev/console\n'
@@ -71,7 +71,8 @@ def plan(ground: Ground) -> None:
         for each in found["userErrors"]:
             raise Problem(each["code"], each["message"], path=each["path"])
         change = (decision.get("smallestChange") or {}).get("message")
-        raise Problem("NO_VALID_HOST", "No host can take the server" + (f"; it would fit if you {change}." if change else "."))
+        hope = f"; it would fit if you {change}." if change else "."
+        raise Problem("NO_VALID_HOST", f"No host can take the server{hope}")
 
 
 def make(ground: Ground) -> dict[str, Any]:
@@ -104,10 +105,7 @@ def watch_console(ground: Ground, server: dict[str, Any]) -> None:
     simulated = server["hypervisor"] == "SIM"
     with ground.stage.act("Read the guest's console") as act:
         text = _until_up(ground, server["id"], simulated=simulated)
-        lines = [each.rstrip() for each in text.splitlines() if each.strip()]
-        act.note = f"{len(lines)} lines"
-    for line in _telling(lines):
-        ground.stage.say(line[:150], "green" if "SG: " in line else "dim")
+        act.note = f"{len(_lines(text))} lines"
     if simulated:
         ground.stage.say("This guest is simulated: no code runs, and the log above is made up.", "yellow")
     elif _BOOTED not in text and _OURS in text:
@@ -119,25 +117,33 @@ def watch_console(ground: Ground, server: dict[str, Any]) -> None:
 
 
 def _until_up(ground: Ground, server: str, *, simulated: bool) -> str:
+    """All that the guest wrote until it was up; lines are shown as they come."""
     until = time.monotonic() + _CONSOLE_S
-    text = ""
+    shown, text = 0, ""
     while time.monotonic() < until:
         found = ground.client.run(_CONSOLE, id=server)["server"]
         text = found["consoleLog"] or text
+        told = _telling(text, simulated=simulated)
+        for line in told[shown:]:
+            ground.stage.say(line[:150], "green" if _MARK in line else "dim")
+        shown = max(shown, len(told))
         if found["status"] not in {"ACTIVE", "UNKNOWN"}:
-            raise Problem(
-                "INVALID_STATE", f"The server is {found['status']}: {found['statusReason'] or 'no reason told'}."
-            )
+            reason = found["statusReason"] or "no reason told"
+            raise Problem("INVALID_STATE", f"The server is {found['status']}: {reason}.")
         if _BOOTED in text or (text and (simulated or "login:" in text)):
             return text
         time.sleep(_LOOK_EVERY_S)
     return text
 
 
-def _telling(lines: list[str]) -> list[str]:
-    """The lines that say most: our guest's markers, else the last ones."""
-    marked = [each for each in lines if "SG: " in each]
-    return marked[:_TAIL] if marked else lines[-_TAIL:]
+def _lines(text: str) -> list[str]:
+    return [each.rstrip() for each in text.splitlines() if each.strip()]
+
+
+def _telling(text: str, *, simulated: bool) -> list[str]:
+    """The lines that say most: our guest's markers; all whole lines of a guest that has none."""
+    whole = _lines(text if simulated else text.rpartition("\n")[0])
+    return [each for each in whole if _MARK in each] if _OURS in text else whole
 
 
 def reach(ground: Ground, server: dict[str, Any]) -> None:
