@@ -13,12 +13,11 @@ is a bug, told as INTERNAL. An undo that keeps failing leaves the job STUCK: vis
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
-from collections.abc import Iterator
 
 import structlog
 from sqlmodel import Session
@@ -27,7 +26,8 @@ from drivers.api import DriverError, HostAtFault, Transient
 from drivers.api import Refused as DriverRefused
 from drivers.api import Unsupported as DriverUnsupported
 from gateway.jobs import job as jobs
-from gateway.jobs.job import Fenced, Job, Status, Step as Told, StepStatus
+from gateway.jobs.job import Fenced, Job, Status, StepStatus
+from gateway.jobs.job import Step as Told
 from gateway.kernel import errors
 from gateway.kernel.db import Database
 from gateway.kernel.errors import Refusal
@@ -51,7 +51,8 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Step:
     """``do`` and ``undo`` get the :class:`Run`; each may return a :data:`Change`. A step without ``undo`` says in
-    ``kept`` why nothing needs to be taken back. ``name`` is shown to people and never changes."""
+    ``kept`` why nothing needs to be taken back. ``name`` is shown to people and never changes.
+    """
 
     name: str
     do: Callable[[Run], Change | None]
@@ -67,7 +68,8 @@ class Step:
 class Saga:
     """A kind of job. ``failed`` changes rows when the job has ended FAILED or CANCELLED (after unwinding), with the
     reason. A saga with ``forward`` set never unwinds: what it began (a deletion) it ends, trying again as long as it
-    takes; it then must only consist of steps with ``kept``."""
+    takes; it then must only consist of steps with ``kept``.
+    """
 
     kind: str
     steps: tuple[Step, ...]
@@ -94,7 +96,8 @@ def saga(
 @dataclass(slots=True)
 class Run:
     """What a step may use: the job's arguments, what earlier steps kept in ``memory``, the database and ``hosts``
-    (the way to hypervisors, see workers.hypervisor). ``say`` sets the step's message."""
+    (the way to hypervisors, see workers.hypervisor). ``say`` sets the step's message.
+    """
 
     db: Database
     hosts: Any
@@ -136,6 +139,8 @@ class Runner:
 
     def run(self, job_id: int) -> None:
         """Claim a job and go on with it until it is settled, has to wait, or another runner took it over."""
+        if self.stopping.is_set():
+            return  # whoever is left takes it
         claimed = self.db.run(lambda session: jobs.claim(session, job_id, self.name, self.lease))
         if claimed is None:
             return
@@ -172,6 +177,8 @@ class _Course:
             return
         if len(self.job.steps) != len(found.steps):
             self.job = self._commit(lambda _s, job: jobs.write_steps(job, _merged(job, found)))
+        if self.job.status is Status.UNWINDING and found.forward:
+            self.job = self._commit(_take_up)
         if self.job.status is Status.UNWINDING:
             self._unwind(found)
         else:
@@ -261,7 +268,7 @@ class _Course:
                 self._record(found, index, run, change, StepStatus.UNDONE)
             except Fenced:
                 raise
-            except Exception as error:  # noqa: BLE001 - an undo that fails must be shown, whatever it was
+            except Exception as error:
                 if self.job.tries + 1 < TRIES:
                     self._wait(self._pause(), None, index)
                 else:
@@ -375,6 +382,16 @@ class _Course:
             return job
 
         return self.runner.db.run(work)
+
+
+def _take_up(_session: Session, job: Job) -> None:
+    """Let a stuck job that only goes forward go on: there is nothing to unwind."""
+    steps = [
+        replace(each, status=StepStatus.PENDING) if each.status is StepStatus.STUCK else each for each in job.told
+    ]
+    jobs.write_steps(job, steps)
+    job.status = Status.RUNNING
+    job.error = None
 
 
 def _mark_running(job: Job, index: int, now: datetime) -> None:

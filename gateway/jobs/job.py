@@ -5,7 +5,8 @@ carries its key as a doorbell, rung after commit and again by the sweep. A runne
 number, and every later write is fenced by that number, so a runner that was thought dead can change nothing.
 
 Jobs that name the same ``resource`` run one after the other in the order they were submitted. A STUCK job (an undo
-that failed for good) steps out of that queue: it is shown, and retried by command.
+that failed for good) steps out of that queue: it is shown, and retried by command. On PostgreSQL keys are handed out
+before they can be seen, so those who join a queue, and those who take from it, hold the resource's advisory lock.
 """
 
 from __future__ import annotations
@@ -173,19 +174,34 @@ def submit(session: Session, subject: Subject, order: Order) -> Job:
         due_at=now,
         uid=ids.new(session),
     )
+    _hold_queue(session, job.resource)
     session.add(job)
     session.flush()
     ring_after_commit(session, job.id)
     return job
 
 
+def _hold_queue(session: Session, resource: str | None) -> None:
+    """Let nobody else join or take from a resource's queue until the end of this unit of work; SQLite has one writer."""
+    if resource is not None and session.get_bind().dialect.name == "postgresql":
+        key = sa.func.hashtextextended(resource, 0)
+        session.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
 def claim(session: Session, job_id: int, worker: str, lease: timedelta) -> Job | None:
     """Take a job to run it, or None: it is done, not due, leased by another, or behind another of its resource."""
+    if session.get_bind().dialect.name == "postgresql":
+        _hold_queue(session, session.exec(select(Job.resource).where(Job.id == job_id)).first())
     now = clock.now(session)
     other = aliased(Job)
     ahead = (
         sa.select(sa.literal(1))
-        .where(col(other.resource) == Job.resource, col(other.id) < col(Job.id), col(other.status).in_(LIVE))
+        .where(
+            col(other.resource) == Job.resource,
+            col(other.status).in_(LIVE),
+            # A stuck job that is taken up again waits for the one at work, not for those behind it.
+            or_(col(other.id) < col(Job.id), sa.and_(col(other.id) > col(Job.id), col(other.lease_until) >= now)),
+        )
         .correlate(Job)
     )
     statement = select(Job).where(
@@ -221,10 +237,17 @@ def held(session: Session, job_id: int, attempt: int) -> Job:
 
 
 def renew(session: Session, job_id: int, attempt: int, lease: timedelta) -> bool:
-    """Lengthen the lease of a runner that is still at work; False when it lost the job. Raises no version."""
+    """Lengthen the lease of a runner that is still at work; False when it lost the job or let go of it. Raises no
+    version.
+    """
     kept = session.execute(
         sa.update(Job)
-        .where(col(Job.id) == job_id, col(Job.attempt) == attempt, col(Job.status).in_(LIVE))
+        .where(
+            col(Job.id) == job_id,
+            col(Job.attempt) == attempt,
+            col(Job.status).in_(LIVE),
+            col(Job.lease_until).is_not(None),
+        )
         .values(lease_until=clock.now(session) + lease)
     )
     return bool(getattr(kept, "rowcount", 0))
