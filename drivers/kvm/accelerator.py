@@ -10,14 +10,20 @@ from typing import Any
 
 from drivers.api import HostAtFault
 from drivers.kvm import xml
+from drivers.kvm.link import Link
 from drivers.kvm.xml.common import strings
 
 
-def choose(connection: Any, wish: str) -> str:
+def choose(link: Link, connection: Any) -> str:
     """The accelerator, ``kvm`` or ``tcg``. Raises HostAtFault when the wish is kvm and the host has none."""
+    wish = link.options.accelerator
     if wish == "tcg":
         return "tcg"
-    if "kvm" in strings(xml.parse(connection.getCapabilities()), "guest/arch[@name='x86_64']/domain/@type"):
+    if link.offers_kvm is None:  # asked once a connection: libvirt may take seconds to tell
+        link.offers_kvm = "kvm" in strings(
+            xml.parse(connection.getCapabilities()), "guest/arch[@name='x86_64']/domain/@type"
+        )
+    if link.offers_kvm:
         return "kvm"
     if wish == "kvm":
         raise HostAtFault("this host does not offer KVM")

@@ -59,7 +59,7 @@ class KvmDriver:
                 disk_gib=int(capacity) // _GIB,
                 architecture=str(architecture),
                 cpu_model=self._cpu_model(connection),
-                accelerator=accelerator.choose(connection, self._link.options.accelerator),
+                accelerator=accelerator.choose(self._link, connection),
             )
 
     def _cpu_model(self, connection: Any) -> str | None:

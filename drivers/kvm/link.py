@@ -41,6 +41,8 @@ class Link:
         self.config = config
         self.options = options.read(config)
         self._lock = threading.Lock()
+        #: Whether this libvirtd offers KVM; None: not asked yet on this connection.
+        self.offers_kvm: bool | None = None
         self._connection: Any = None
         self._closed = False
         self._listeners: list[Listener] = []
@@ -58,7 +60,7 @@ class Link:
             if self._closed:
                 raise Transient("the connection to this host was closed")
             if self._connection is None or not self._connection.isAlive():
-                self._connection = None
+                self._connection = self.offers_kvm = None
                 self._connection = self._dial(deadline)
             return self._connection
         finally:

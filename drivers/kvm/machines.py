@@ -127,7 +127,7 @@ class Domains:
                 disks=sources,
                 console_path=_console(where, spec.id),
                 seed_path=_put_seed(where, spec, deadline) if spec.seed else None,
-                accelerator=accelerator.choose(connection, self._link.options.accelerator),
+                accelerator=accelerator.choose(self._link, connection),
                 options=self._link.options,
             )
             with self._link.only(deadline, "claims"):
