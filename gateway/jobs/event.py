@@ -119,21 +119,21 @@ def scope(subject: Subject) -> sa.ColumnElement[bool]:
 def after(session: Session, cursor: Cursor, limit: int) -> Sequence[Event]:
     """The next events of the log behind a cursor, oldest first, none that a slower transaction could still precede."""
     statement = select(Event).where(sa.tuple_(col(Event.transaction), col(Event.id)) > sa.tuple_(*cursor))
-    if session.get_bind().dialect.name == "postgresql":
-        statement = statement.where(
-            col(Event.transaction) < sa.text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-        )
+    statement = settled(session, statement)
     return session.exec(statement.order_by(col(Event.transaction), col(Event.id)).limit(limit)).all()
+
+
+def settled(session: Session, statement: Any) -> Any:
+    """Only what no slower transaction can still precede."""
+    if session.get_bind().dialect.name != "postgresql":
+        return statement
+    return statement.where(col(Event.transaction) < sa.text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
 
 
 def newest(session: Session) -> Cursor:
     """The place behind all events so far."""
     statement = select(Event.transaction, Event.id).order_by(col(Event.transaction).desc(), col(Event.id).desc())
-    if session.get_bind().dialect.name == "postgresql":
-        statement = statement.where(
-            col(Event.transaction) < sa.text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-        )
-    found = session.exec(statement.limit(1)).first()
+    found = session.exec(settled(session, statement).limit(1)).first()
     return Cursor(*found) if found else Cursor(0, 0)
 
 

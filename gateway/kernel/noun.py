@@ -95,7 +95,7 @@ def public(row: Row) -> str:
     return of(row).public(row)
 
 
-SERVICES = ("jobs", "identity", "image", "network", "volume", "compute", "metering")
+SERVICES = ("jobs", "identity", "image", "network", "volume", "compute", "metering", "integration")
 
 
 def load_all() -> None:

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     allowed_import_networks: List = Field(
         default=[], description="Private ranges that imageImport may fetch from, comma separated; none by default."
     )
+    allowed_webhook_networks: List = Field(
+        default=[], description="Private ranges that webhooks may be sent to, comma separated; none by default."
+    )
     max_image_gib: int = Field(default=64, ge=1, le=65536, description="Largest image file, in GiB.")
     max_virtual_gib: int = Field(default=2048, ge=1, le=65536, description="Largest virtual size of an image, in GiB.")
     operation_timeout_s: float = Field(
@@ -76,7 +79,7 @@ class Settings(BaseSettings):
     )
     sample_every_s: float = Field(default=30.0, ge=1, le=3600, description="Seconds between samples of each host.")
 
-    @field_validator("drivers", "cors_origins", "allowed_import_networks", mode="before")
+    @field_validator("drivers", "cors_origins", "allowed_import_networks", "allowed_webhook_networks", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value

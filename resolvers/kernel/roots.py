@@ -187,6 +187,7 @@ async def _run(frame: Frame, context: Context, given: Any) -> dict[str, Any]:
     except (Refusal, Refusals) as refused:
         refusals = refused.refusals if isinstance(refused, Refusals) else (refused,)
         code = refusals[0].code.value
+        command = command or _as_asked(frame, given)
         await context.write(lambda session: audit.record(session, subject, frame.name, code, command))
         if isinstance(refused, errors.Unauthenticated) and frame.need is not Need.PUBLIC:
             raise
@@ -195,6 +196,14 @@ async def _run(frame: Frame, context: Context, given: Any) -> dict[str, Any]:
         await context.write(lambda session: audit.record(session, subject, frame.name, "INTERNAL", command))
         raise
     return _shown(outcome)
+
+
+def _as_asked(frame: Frame, given: Any) -> Command | None:
+    """What a denied caller asked for, for the audit trail; None when it is no valid command."""
+    try:
+        return inputs.command_of(frame.command, given)
+    except Refusals:
+        return None
 
 
 def _carry_out(frame: Frame, context: Context, command: Any) -> dict[str, Any]:

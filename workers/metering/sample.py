@@ -12,6 +12,7 @@ from drivers.api import DriverError, Power
 from drivers.api import Sample as DriverSample
 from gateway.compute.host import Host, HostStatus
 from gateway.compute.server import Server
+from gateway.integration import webhook
 from gateway.jobs import event, idempotency, turn
 from gateway.kernel import clock
 from gateway.metering import sample
@@ -77,6 +78,7 @@ def forget(context: Context) -> None:
         return
 
     def work(session: Session) -> int:
-        return sample.prune(session, clock.now(session)) + event.prune(session) + idempotency.prune(session)
+        own = sample.prune(session, clock.now(session)) + webhook.prune(session)
+        return own + event.prune(session) + idempotency.prune(session)
 
     log.info("retention", forgotten=context.db.run(work))
