@@ -25,6 +25,8 @@ from pydantic import StringConstraints
 from sqlmodel import Field, Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from gateway.identity import account
+from gateway.identity.user import User
 from gateway.kernel import row
 from gateway.kernel.access import Subject
 from gateway.kernel.command import AnyId, Command, Name, Retryable
@@ -152,3 +154,10 @@ def parse(text: str) -> str:
         raise Invalid("The key's comment has characters that are not allowed.", path=("publicKey",))
     line = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     return f"{line} {comment}".rstrip()
+
+
+def _drop_all(session: Session, user: User) -> None:
+    session.execute(sa.delete(Keypair).where(col(Keypair.user_id) == user.id))
+
+
+account.on_delete.append(_drop_all)
