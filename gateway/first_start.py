@@ -21,6 +21,7 @@ from gateway.identity import bootstrap
 from gateway.kernel.access import CLOUD
 from gateway.kernel.command import KeyValue
 from gateway.kernel.db import Database
+from gateway.kernel.errors import Conflict
 from gateway.kernel.settings import Settings
 from resolvers.cloud import Known
 
@@ -70,8 +71,18 @@ def prepare(db: Database, settings: Settings) -> FirstStart:
     if "SIM" in lacks and (asked_for_sim or not usable_kvm):
         state = KeyValue(key="state", value=str((settings.state_dir / "sim").resolve()))
         wanted.append(HostRegister(name="sim-1", hypervisor=Hypervisor.SIM, endpoint="sim://sim-1", options=[state]))
-    hosts = db.run(lambda session: _first(session, wanted))
+    hosts = _once(db, wanted)
     return FirstStart(admin, lacks, accelerator, hosts)
+
+
+def _once(db: Database, wanted: list[HostRegister]) -> list[str]:
+    """:func:`_first`; again when another process was at it in the same moment."""
+    for _ in range(3):
+        try:
+            return db.run(lambda session: _first(session, wanted))
+        except Conflict:
+            continue
+    return db.run(lambda session: _first(session, []))
 
 
 def _first(session: Session, wanted: list[HostRegister]) -> list[str]:

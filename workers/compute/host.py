@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import structlog
@@ -15,7 +16,7 @@ from gateway.compute.host import Host, HostStatus, Observed
 from gateway.jobs.job import Job
 from gateway.kernel import clock
 from workers.hypervisor import Address
-from workers.reach import address, address_of
+from workers.reach import address, address_of, side_by_side
 from workers.saga import Change, Run, Step, saga
 from workers.sweep import Context, reconciler
 
@@ -63,27 +64,30 @@ saga(
 def look(context: Context) -> None:
     """Ask every host whether it is there; record only changes."""
     with context.db.read() as session:
-        known = [(host.id, host.status, address_of(session, host)) for host in session.exec(select(Host))]
-    for host_id, status, where in known:
-        _look_at(context, host_id, status, where)
+        known = [(host, address_of(session, host)) for host in session.exec(select(Host))]
+    side_by_side(known, lambda each: _look_at(context, *each))
 
 
-def _look_at(context: Context, host_id: int, status: HostStatus, where: Address) -> None:
+def _look_at(context: Context, known: Host, where: Address) -> None:
     try:
         facts, can = context.hosts.call(where, _facts(where), seconds=PROBE_S)
     except DriverError as error:
-        if status is not HostStatus.OFFLINE:
+        if known.status is not HostStatus.OFFLINE:
             log.warning("host does not answer", host=where.name, reason=error.reason)
-            reason = error.reason
-            context.db.run(lambda session: hosts.lost(session.get_one(Host, host_id), reason))
+            context.db.run(partial(_lose, host_id=known.id, reason=error.reason))
         return
+    found = asdict(facts)
+    if known.status is not HostStatus.ONLINE or known.facts != found or known.capabilities != can:
+        context.db.run(partial(_see, host_id=known.id, observed=Observed(found, can)))
 
-    def record(session: Session) -> None:
-        host = session.get(Host, host_id)
-        if host is None:
-            return
-        found = asdict(facts)
-        if host.status is not HostStatus.ONLINE or host.facts != found or host.capabilities != can:
-            hosts.seen(session, host, Observed(found, can), clock.now(session))
 
-    context.db.run(record)
+def _see(session: Session, host_id: int, observed: Observed) -> None:
+    host = session.get(Host, host_id)
+    if host is not None:
+        hosts.seen(session, host, observed, clock.now(session))
+
+
+def _lose(session: Session, host_id: int, reason: str) -> None:
+    host = session.get(Host, host_id)
+    if host is not None:
+        hosts.lost(host, reason)

@@ -23,7 +23,7 @@ from gateway.jobs import job as jobs
 from gateway.kernel.db import Database
 from workers.compute.machine import observed
 from workers.hypervisor import Address
-from workers.reach import address_of
+from workers.reach import address_of, side_by_side
 from workers.sweep import Context, reconciler
 
 LIST_S = 60.0
@@ -46,18 +46,19 @@ def look(context: Context) -> None:
     with context.db.read() as session:
         found = session.exec(select(Host)).all()
         known = [(host.id, host.status, address_of(session, host)) for host in found]
-    for host_id, status, where in known:
-        if status is HostStatus.OFFLINE:
-            context.db.run(partial(_unknown, host_id=host_id))
-            continue
-        try:
-            machines = context.hosts.call(
-                where, lambda driver, deadline: driver.machines.list(deadline), seconds=LIST_S
-            )
-        except DriverError as error:
-            log.info("machines could not be listed", host=where.name, reason=error.reason)
-            continue
-        _compare(context.db, where, {machine.id: machine for machine in machines})
+    side_by_side(known, lambda each: _look_at(context, *each))
+
+
+def _look_at(context: Context, host_id: int, status: HostStatus, where: Address) -> None:
+    if status is HostStatus.OFFLINE:
+        context.db.run(partial(_unknown, host_id=host_id))
+        return
+    try:
+        machines = context.hosts.call(where, lambda driver, deadline: driver.machines.list(deadline), seconds=LIST_S)
+    except DriverError as error:
+        log.info("machines could not be listed", host=where.name, reason=error.reason)
+        return
+    _compare(context.db, where, {machine.id: machine for machine in machines})
 
 
 def _unknown(session: Session, host_id: int) -> None:

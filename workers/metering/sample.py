@@ -17,7 +17,8 @@ from gateway.jobs import event, idempotency, turn
 from gateway.kernel import clock
 from gateway.metering import sample
 from gateway.metering.sample import Reading
-from workers.reach import address_of
+from workers.hypervisor import Address
+from workers.reach import address_of, side_by_side
 from workers.sweep import Context, reconciler
 
 SAMPLE_S = 20.0
@@ -35,17 +36,18 @@ def look(context: Context) -> None:
     with context.db.read() as session:
         online = session.exec(select(Host).where(Host.status == HostStatus.ONLINE)).all()
         known = [(host.id, address_of(session, host)) for host in online]
-    for host_id, where in known:
-        try:
-            found = context.hosts.call(
-                where, lambda driver, deadline: driver.machines.sample(deadline), seconds=SAMPLE_S
-            )
-        except DriverError as error:
-            log.info("host could not be sampled", host=where.name, reason=error.reason)
-            continue
-        readings = [_reading(each) for each in found if each.power is Power.RUNNING]
-        if readings:
-            context.db.run(partial(_keep, host_id=host_id, readings=readings))
+    side_by_side(known, lambda each: _read(context, *each))
+
+
+def _read(context: Context, host_id: int, where: Address) -> None:
+    try:
+        found = context.hosts.call(where, lambda driver, deadline: driver.machines.sample(deadline), seconds=SAMPLE_S)
+    except DriverError as error:
+        log.info("host could not be sampled", host=where.name, reason=error.reason)
+        return
+    readings = [_reading(each) for each in found if each.power is Power.RUNNING]
+    if readings:
+        context.db.run(partial(_keep, host_id=host_id, readings=readings))
 
 
 def _keep(session: Session, host_id: int, readings: list[Reading]) -> int:
