@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import strawberry
 from strawberry.types import Info
@@ -12,10 +13,11 @@ from gateway.identity import tenant
 from gateway.image import image, image_change, image_create, link
 from gateway.jobs import job
 from gateway.kernel.access import Need
+from resolvers.jobs.event import changes
 from resolvers.kernel.connections import Listing, children_connection, connection_query
 from resolvers.kernel.context import Context
 from resolvers.kernel.graph import Node, children, column, edge, lazy, node, wrap
-from resolvers.kernel.roots import mutation, node_query
+from resolvers.kernel.roots import mutation, node_query, subscription
 from resolvers.kernel.scalars import BigInt
 
 
@@ -101,6 +103,19 @@ class ImageMember(Node):
         """The TypeID."""
         context: Context = info.context
         return strawberry.ID(await context.batch("image_member.tenant", image_change.tenants_of).load(self.row.id))
+
+
+@subscription(
+    Need.SIGNED_IN, "An image now and after each change, until it is gone: how far its data is, what became of it.",
+    name="imageChanged", shown_as=Image,
+)  # fmt: skip
+async def image_changed(
+    info: Info,
+    id: Annotated[strawberry.ID, strawberry.argument(description="The image.")],  # noqa: A002 - the argument's public name
+) -> AsyncIterator[Any]:
+    """The image, pushed."""
+    async for each in changes(info, image.NOUN, id):
+        yield each
 
 
 node_query(image.NOUN, "An image by its id.")

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 
+from gateway.image import transfer
 from gateway.image.formats import MIB, ImageFormat
 from gateway.kernel import noun
 from gateway.kernel.access import Role
 from gateway.metering import usage
 from gateway.metering.usage import Period
+from resolvers.kernel.context import Context
+from resolvers.kernel.feed import Feed
+from resolvers.schema import schema
 from tests.image import corpus
 from tests.image.cloud import IMAGE, Died, Images, dying, sha256
 from tests.world import START, World
@@ -377,6 +384,69 @@ def test_a_refused_file_is_refused_wherever_the_worker_dies(folk: Images) -> Non
         if deaths <= after:
             break
     assert deaths >= 3
+
+
+def test_a_fault_after_the_effect_is_taken_back(
+    folk: Images, qcow2: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    real = transfer.accept
+
+    def broken(*given: Any, **more: Any) -> Any:
+        real(*given, **more)
+        raise ZeroDivisionError
+
+    def unable(*_given: Any) -> None:
+        raise ZeroDivisionError
+
+    for owner, name, instead in ((transfer, "accept", broken), (usage, "opened", unable)):
+        made = folk.create()
+        job = folk.put(made["upload"]["url"], qcow2).json()["jobId"]
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, instead)
+            folk.world.work()
+        kept = folk.world.job(job)
+        assert kept.error is not None
+        assert (kept.status.value, kept.error["code"]) == ("FAILED", "INTERNAL")
+        found = folk.get(made["id"])
+        assert (found["status"], found["format"], found["sizeBytes"]) == ("ERROR", None, None)
+        assert (folk.used(), folk.files()) == ({"IMAGES": 0, "IMAGE_GIB": 0}, [])
+
+
+def test_changes_are_pushed(folk: Images, qcow2: bytes) -> None:
+    made = folk.create()
+
+    async def watch() -> list[str]:
+        feed = Feed(folk.world.db)
+        feed.start()
+        try:
+            context = Context(folk.alice.subject, replace(folk.world.services, feed=feed))
+            document = "subscription($id: ID!) { imageChanged(id: $id) { status receivedBytes } }"
+            stream = await schema().subscribe(document, variable_values={"id": made["id"]}, context_value=context)
+            seen: list[str] = []
+            async with asyncio.timeout(30):
+                async for each in stream:
+                    assert each.data is not None, each.errors
+                    seen.append(each.data["imageChanged"]["status"])
+                    if seen == ["QUEUED"]:
+                        await asyncio.to_thread(folk.patch, made["upload"]["url"], qcow2[:1000], 0)
+                    elif seen[-1] == "RECEIVING" and each.data["imageChanged"]["receivedBytes"] == 1000:
+                        folk.world.crank.rung.clear()
+                        await asyncio.to_thread(
+                            folk.patch, made["upload"]["url"], qcow2[1000:], 1000, Upload_Length=str(len(qcow2))
+                        )
+                    elif seen[-1] == "CHECKING":
+                        await asyncio.to_thread(folk.world.work)
+                    elif seen[-1] == "ACTIVE":
+                        await asyncio.to_thread(folk.alice.do, "imageDelete", "__typename", id=made["id"])
+                        await asyncio.to_thread(folk.world.work)
+            return seen
+        finally:
+            await feed.stop()
+
+    seen = asyncio.run(watch())
+    order = ["QUEUED", "RECEIVING", "CHECKING", "ACTIVE", "DELETING"]
+    assert sorted(seen, key=order.index) == seen
+    assert set(seen) >= {"QUEUED", "RECEIVING", "CHECKING", "ACTIVE"}
 
 
 def test_cancelling_a_check_takes_it_back(folk: Images, qcow2: bytes) -> None:

@@ -30,8 +30,10 @@ from workers.sweep import Context, reconciler
 
 WAITS: Final = link.UPLOAD_LASTS + timedelta(days=1)
 """How long an image waits for the next byte."""
-AGAIN: Final = timedelta(hours=1)
-"""A copy that a host would not give up is asked for again after so long."""
+SOON: Final = timedelta(minutes=1)
+LATE: Final = timedelta(days=1)
+"""A copy that a host would not give up is asked for again after a quarter of the time since the deletion, within
+these bounds."""
 ORPHAN_S: Final = 3600.0
 VARIANT_S: Final = 7 * 86400.0
 
@@ -90,7 +92,8 @@ def _again(session: Session) -> None:
 
 
 def _lately(session: Session, image: Image) -> bool:
-    since = clock.now(session) - AGAIN
+    now = clock.now(session)
+    since = now - min(max((now - (image.deleted_at or now)) / 4, SOON), LATE)
     mine = select(Job).where(Job.target == NOUN.public(image), Job.kind == "image.delete")
     newest = session.exec(mine.order_by(col(Job.id).desc()).limit(1)).first()
     return newest is not None and (newest.status in jobs.LIVE or newest.created_at > since)
