@@ -276,10 +276,14 @@ class World:
 
     def reconcile(self, *names: str) -> None:
         """Let reconcilers (all by default) have one turn, then do the work they asked for."""
+        self.reconcile_only(*names)
+        self.work()
+
+    def reconcile_only(self, *names: str) -> None:
+        """Let reconcilers (all by default) have one turn, and leave the work to others."""
         context = SweepContext(self.db, self.hosts, self.settings)
         for name in names or sorted(RECONCILERS):
             RECONCILERS[name].look(context)
-        self.work()
 
     def job(self, job_id: str) -> Job:
         """The row of a job."""

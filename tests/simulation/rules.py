@@ -1,0 +1,120 @@
+"""What must hold after every move, counted anew from the rows: claims on hosts, quotas, and no thing without a row."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from gateway.compute.host import Host
+from gateway.compute.server import Server
+from gateway.identity.quota import Quota, Resource
+from gateway.jobs.job import LIVE, Job, Status
+from gateway.kernel import noun
+from gateway.network.network import Network
+from gateway.network.port import Port
+from gateway.volume.snapshot import Snapshot
+from gateway.volume.volume import Volume
+from tests.simulation.cloud import Cloud
+
+COUNTED = (
+    Resource.SERVERS, Resource.VCPUS, Resource.RAM_MIB, Resource.VOLUMES, Resource.VOLUME_GIB, Resource.SNAPSHOTS,
+    Resource.NETWORKS, Resource.PORTS,
+)  # fmt: skip
+
+
+def check(cloud: Cloud) -> list[str]:
+    """All that does not hold, one line each."""
+    unfinished = [each for each in cloud.rows(Job) if each.status in (*LIVE, Status.STUCK)]
+    return [*_claims(cloud, unfinished), *_quotas(cloud, unfinished), *_things(cloud, unfinished)]
+
+
+def _claims(cloud: Cloud, unfinished: list[Job]) -> list[str]:
+    """A host's use is the sum of what servers, volumes and snapshots claim of it."""
+    used: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+    making = {job.arguments["server_id"]: job for job in unfinished if job.kind == "server.create"}
+    being_made: set[int] = set()
+
+    def claim(host_id: int | None, *amount: int) -> None:
+        if host_id is not None:
+            used[host_id] = [a + b for a, b in zip(used[host_id], amount, strict=True)]
+
+    for server in cloud.rows(Server):
+        job = making.get(server.id)
+        if job is None or server.phase.value != "BUILDING":
+            claim(server.host_id, server.vcpus, server.ram_mib, server.disk_gib)
+        elif "amount" in job.memory:
+            claim(job.memory["host_id"], *job.memory["amount"])
+            being_made.update(job.arguments["fresh_volumes"])
+    for volume in cloud.rows(Volume):
+        if volume.id not in being_made:
+            claim(volume.host_id, 0, 0, volume.size_gib)
+    for snapshot in cloud.rows(Snapshot):
+        claim(snapshot.host_id, 0, 0, snapshot.size_gib)
+    for job in unfinished:
+        if job.kind == "volume.extend" and "claimed" in job.memory:
+            claim(job.memory["claimed"], 0, 0, job.arguments["more"])
+    found = []
+    for host in cloud.rows(Host):
+        kept = [host.used_vcpus, host.used_ram_mib, host.used_disk_gib]
+        if kept != used[host.id]:
+            found.append(f"host {host.name} has {kept} in use, its machines and disks claim {used[host.id]}")
+        if host.status.value != "UNKNOWN" and host.free_ram_mib != int(host.ram_mib * host.ram_ratio) - host.used_ram_mib:
+            found.append(f"host {host.name} has {host.free_ram_mib} MiB free of {host.ram_mib}, {host.used_ram_mib} used")
+    return found
+
+
+def _quotas(cloud: Cloud, unfinished: list[Job]) -> list[str]:
+    """What a tenant has used of its quota is what it has."""
+    held: Counter[tuple[int, Resource]] = Counter()
+    for server in cloud.rows(Server):
+        if server.counted:
+            held[server.tenant_id, Resource.SERVERS] += 1
+            held[server.tenant_id, Resource.VCPUS] += server.vcpus
+            held[server.tenant_id, Resource.RAM_MIB] += server.ram_mib
+    for volume in cloud.rows(Volume):
+        held[volume.tenant_id, Resource.VOLUMES] += 1
+        held[volume.tenant_id, Resource.VOLUME_GIB] += volume.size_gib
+    for snapshot in cloud.rows(Snapshot):
+        held[snapshot.tenant_id, Resource.SNAPSHOTS] += 1
+        held[snapshot.tenant_id, Resource.VOLUME_GIB] += snapshot.size_gib
+    for job in unfinished:
+        if job.kind == "volume.extend":
+            held[job.tenant_id or 0, Resource.VOLUME_GIB] += job.arguments["more"]
+    for kind, resource in ((Network, Resource.NETWORKS), (Port, Resource.PORTS)):
+        for row in cloud.rows(kind):
+            held[row.tenant_id, resource] += 1
+    return [
+        f"tenant {quota.tenant_id} has used {quota.used} {quota.resource}, and has {held[quota.tenant_id, quota.resource]}"
+        for quota in cloud.rows(Quota)
+        if quota.resource in COUNTED and quota.used != held[quota.tenant_id, quota.resource]
+    ]
+
+
+def _things(cloud: Cloud, unfinished: list[Job]) -> list[str]:
+    """Nothing is on a host that is not recorded there, unless a job about it is unfinished."""
+    busy = {each for job in unfinished for each in (job.target, job.resource)}
+    hosts = {host.name: host.id for host in cloud.rows(Host)}
+    servers = {each.id: each for each in cloud.rows(Server)}
+    owners: dict[str, tuple[int | None, str]] = {}
+
+    def own(uid: object, row: Any, host_id: int | None) -> None:
+        owners[str(uid)] = (host_id, noun.public(row))
+
+    for server in servers.values():
+        own(server.uid, server, server.host_id)
+        if server.root_uid is not None:
+            own(server.root_uid, server, server.host_id)
+    for row in (*cloud.rows(Volume), *cloud.rows(Snapshot), *cloud.rows(Port)):
+        own(row.uid, row, row.host_id)
+        holder = servers.get(getattr(row, "server_id", None) or 0)
+        if holder is not None and noun.public(holder) in busy:
+            busy.add(noun.public(row))
+    found = []
+    for centre in cloud.centres:
+        there = centre.snapshot_of_world()
+        for part in (there.machines, there.volumes, there.snapshots, there.ports):
+            for key in part:
+                host_id, public = owners.get(key, (None, ""))
+                if host_id != hosts[centre.name] and public not in busy:
+                    found.append(f"{centre.name} has {part[key]}, recorded as {public or 'nothing'} on host {host_id}")
+    return found
