@@ -14,7 +14,6 @@ Calls block, may come from many threads at once, and raise only the four errors 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,62 +22,12 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 from uuid import UUID
 
-# ---------------------------------------------------------------------------------------------- errors
-
-
-class DriverError(Exception):
-    """The root of the four answers a driver may give instead of doing what it was asked.
-
-    ``reason`` is one English sentence for operators; ``vendor_code`` is the platform's own code, if it gave one.
-    """
-
-    def __init__(self, reason: str, *, vendor_code: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.vendor_code = vendor_code
-
-
-class Transient(DriverError):
-    """It may work when asked again: a timeout, a lock held, a connection lost on the way."""
-
-
-class HostAtFault(DriverError):
-    """This host cannot, another could: disk full, out of memory, hypervisor daemon down for good."""
-
-
-class Refused(DriverError):
-    """The request is wrong on every host: a broken image, an address in use, a resource still used."""
-
-
-class Unsupported(DriverError):
-    """The platform has no such feature. ``capability`` names it."""
-
-    def __init__(self, capability: Capability, reason: str) -> None:
-        super().__init__(reason)
-        self.capability = capability
-
-
-# ---------------------------------------------------------------------------------------------- deadline
-
-
-class Deadline:
-    """A moment on the monotonic clock by which a call has to have answered."""
-
-    __slots__ = ("_at",)
-
-    def __init__(self, seconds: float) -> None:
-        self._at = time.monotonic() + seconds
-
-    @property
-    def remaining(self) -> float:
-        """Seconds left, never below zero."""
-        return max(0.0, self._at - time.monotonic())
-
-    def check(self, doing: str) -> None:
-        """Raise :class:`Transient` when no time is left."""
-        if not self.remaining:
-            raise Transient(f"the deadline passed while {doing}")
-
+from drivers.errors import Deadline as Deadline
+from drivers.errors import DriverError as DriverError
+from drivers.errors import HostAtFault as HostAtFault
+from drivers.errors import Refused as Refused
+from drivers.errors import Transient as Transient
+from drivers.errors import Unsupported as Unsupported
 
 # ---------------------------------------------------------------------------------------------- hosts
 
@@ -87,7 +36,8 @@ class Deadline:
 class HostConfig:
     """How one host is reached. ``endpoint`` is the platform's own address (``qemu:///system``, ``sim://rack-1``,
     ``https://vcenter/sdk``); ``options`` are driver-specific and listed in the driver's README; ``scratch`` is a
-    private folder on the worker which the driver may use and which may vanish between calls."""
+    private folder on the worker which the driver may use and which may vanish between calls.
+    """
 
     name: str
     endpoint: str
@@ -145,7 +95,8 @@ class Firmware(StrEnum):
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
     """A volume of the same host, seen by the guest as ``device`` with the volume's id (its first 20 hexadecimal
-    digits) as serial number."""
+    digits) as serial number.
+    """
 
     volume_id: UUID
     device: str
@@ -164,7 +115,8 @@ class NicSpec:
 @dataclass(frozen=True, slots=True)
 class Seed:
     """First-boot data by cloud-init's NoCloud layout: file name to content, at most 1 MiB together. Each driver brings
-    it to the guest in its own way (an ISO labelled ``cidata``, guestinfo)."""
+    it to the guest in its own way (an ISO labelled ``cidata``, guestinfo).
+    """
 
     files: Mapping[str, bytes] = field(repr=False)
 
@@ -187,7 +139,8 @@ class MachineSpec:
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A machine as the hypervisor sees it now. ``volumes`` maps volume ids to guest device names; ``reason`` is the
-    platform's word on why it is in that state (``shutdown``, ``destroyed``, ``crashed`` ...)."""
+    platform's word on why it is in that state (``shutdown``, ``destroyed``, ``crashed`` ...).
+    """
 
     id: UUID
     name: str
@@ -222,7 +175,8 @@ class Machines(Protocol):
 
     def ensure(self, spec: MachineSpec, deadline: Deadline) -> Machine:
         """Make the machine exist (powered off when new). A machine that is there keeps its power state. Raises
-        Refused when a disk or port it names is not there."""
+        Refused when a disk or port it names is not there.
+        """
 
     def remove(self, machine_id: UUID, deadline: Deadline) -> None:
         """Power off by force and forget the machine and its seed. Its volumes and ports stay."""
@@ -235,7 +189,8 @@ class Machines(Protocol):
 
     def power(self, machine_id: UUID, action: PowerAction, deadline: Deadline) -> Machine:
         """Carry out the action and answer with the state seen afterwards. SHUTDOWN waits for the guest until the
-        deadline and answers with whatever state it then has, without an error."""
+        deadline and answers with whatever state it then has, without an error.
+        """
 
     def attach(self, machine_id: UUID, disk: DiskSpec, deadline: Deadline) -> Machine:
         """Plug a volume in, running or not; it stays over restarts."""
@@ -276,7 +231,8 @@ class ImageSpec:
 @dataclass(frozen=True, slots=True)
 class VolumeSpec:
     """A disk. At most one source: an image which :meth:`Volumes.ensure_image` brought in, or a snapshot. A larger size
-    than the source's is allowed, a smaller one Refused."""
+    than the source's is allowed, a smaller one Refused.
+    """
 
     id: UUID
     size_bytes: int
@@ -371,7 +327,8 @@ class Direction(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RuleSpec:
     """What is let through; everything else is dropped, answers to what was let through are not. ``protocol`` is
-    ``tcp``, ``udp``, ``icmp`` or None for any; ports are inclusive (for icmp: type and code); ``remote`` is a CIDR."""
+    ``tcp``, ``udp``, ``icmp`` or None for any; ports are inclusive (for icmp: type and code); ``remote`` is a CIDR.
+    """
 
     direction: Direction
     ethertype: int  # 4 or 6
@@ -384,7 +341,8 @@ class RuleSpec:
 @dataclass(frozen=True, slots=True)
 class PortSpec:
     """A machine's place on a network: its address lease, its anti-spoofing, its rules. ``rules`` None switches
-    filtering and anti-spoofing off (port security disabled)."""
+    filtering and anti-spoofing off (port security disabled).
+    """
 
     id: UUID
     network_id: UUID
@@ -399,7 +357,8 @@ class Networks(Protocol):
 
     def ensure(self, spec: NetworkSpec, deadline: Deadline) -> Network:
         """Make the network exist with exactly these subnets. Raises Refused when a range is taken on this host and
-        the driver lacks OVERLAPPING_SUBNETS."""
+        the driver lacks OVERLAPPING_SUBNETS.
+        """
 
     def remove(self, network_id: UUID, deadline: Deadline) -> None:
         """Delete the network. Raises Refused while a machine is on it."""
@@ -504,11 +463,16 @@ class Driver(Protocol):
     """One open connection to one host. Optional verbs are implemented by the driver object itself."""
 
     @property
-    def machines(self) -> Machines: ...
+    def machines(self) -> Machines:
+        """The host's machines."""
+
     @property
-    def volumes(self) -> Volumes: ...
+    def volumes(self) -> Volumes:
+        """The host's volumes."""
+
     @property
-    def networks(self) -> Networks: ...
+    def networks(self) -> Networks:
+        """The host's networks."""
 
     def facts(self, deadline: Deadline) -> HostFacts:
         """What the host is; also the health check: it raises when the host cannot be used."""
