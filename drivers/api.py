@@ -28,38 +28,8 @@ from drivers.errors import HostAtFault as HostAtFault
 from drivers.errors import Refused as Refused
 from drivers.errors import Transient as Transient
 from drivers.errors import Unsupported as Unsupported
-
-# ---------------------------------------------------------------------------------------------- hosts
-
-
-@dataclass(frozen=True, slots=True)
-class HostConfig:
-    """How one host is reached. ``endpoint`` is the platform's own address (``qemu:///system``, ``sim://rack-1``,
-    ``https://vcenter/sdk``); ``options`` are driver-specific and listed in the driver's README; ``scratch`` is a
-    private folder on the worker which the driver may use and which may vanish between calls.
-    """
-
-    name: str
-    endpoint: str
-    scratch: Path
-    options: Mapping[str, str] = field(default_factory=dict)
-    username: str | None = None
-    secret: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class HostFacts:
-    """What a host says of itself: physical capacity, before any overcommit."""
-
-    hypervisor: str
-    version: str
-    vcpus: int
-    ram_mib: int
-    disk_gib: int
-    architecture: str
-    cpu_model: str | None = None
-    accelerator: str | None = None
-
+from drivers.host import HostConfig as HostConfig
+from drivers.host import HostFacts as HostFacts
 
 # ---------------------------------------------------------------------------------------------- machines
 
