@@ -1,0 +1,212 @@
+"""What the documents say is there is there: generated parts, links, paths, commands, settings, GraphQL. The examples of
+the front page and the guide are run as they stand against a cloud of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from graphql import GraphQLSchema, build_schema, parse, validate
+
+from drivers.api import Capability
+from gateway import documents
+from gateway.cli import app
+from gateway.kernel.settings import CONFIG, PREFIX, Settings
+from resolvers.schema import sdl
+from tests.architecture.pages import ROOT, Page, pages
+from tests.compute.scene import Scene
+from tests.servers.daemon import free_port, wait_until
+from tests.world import World
+from workers.main import load_all
+from workers.saga import SAGAS
+
+every_page = pytest.mark.parametrize("page", pages(), ids=str)
+README = Page(ROOT / "README.md")
+
+OF_A_RUNNING_CLOUD = {".state/", "images/", "scratch/", "stratograph.toml"}
+"""Paths that the documents name and the tree does not hold: they are in the state directory."""
+
+
+# ---------------------------------------------------------------------------------------------- generated
+
+
+@pytest.mark.parametrize("name", documents.DOCUMENTS)
+def test_generated_parts_are_up_to_date(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "<!-- generated: " in text
+    assert documents.filled(text) == text, "run: .venv/bin/python -m gateway.documents"
+
+
+def test_every_generated_part_stands_somewhere() -> None:
+    shown = {part for page in pages() for part in re.findall(r"<!-- generated: (\w+) -->", page.text)}
+    assert shown == set(documents.PARTS)
+
+
+def test_every_capability_is_explained() -> None:
+    assert all(f"| `{each}` |" in documents.capabilities() for each in Capability)
+
+
+# ---------------------------------------------------------------------------------------------- what is named exists
+
+
+@every_page
+def test_links_lead_somewhere(page: Page) -> None:
+    for target in page.links:
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.path.parent / path).resolve() if path else page.path
+        assert found.exists(), target
+        if anchor:
+            assert anchor in Page(found).anchors, target
+
+
+@every_page
+def test_named_paths_exist(page: Page) -> None:
+    named = re.compile(r"(?:[\w.-]+/)*[\w.-]+(?:\.(?:py|md|sh|toml|lock|graphql|S)|/)")
+    for span in page.spans:
+        if named.fullmatch(span) is None or span in OF_A_RUNNING_CLOUD:
+            continue
+        places = [ROOT, page.path.parent, *(each for each in page.path.parent.iterdir() if each.is_dir())]
+        assert any((place / span).exists() for place in places), span
+
+
+@every_page
+def test_named_commands_exist(page: Page) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    commands = {each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands}
+    for text in page.everything_said:
+        assert set(re.findall(r"(?:^|\n)make ([a-z]+)", text)) <= targets, text
+        assert set(re.findall(r"(?:^|\n)stratograph ([a-z]+)", text)) <= commands, text
+
+
+@every_page
+def test_named_settings_exist(page: Page) -> None:
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {CONFIG}
+    # Variables of the tests' own.
+    named = {each for each in re.findall(rf"{PREFIX}\w*[A-Z]", page.text) if not each.startswith(f"{PREFIX}TEST_")}
+    assert named - {f"{PREFIX}CHROMIUM"} <= known
+
+
+@pytest.fixture(scope="module")
+def graph() -> GraphQLSchema:
+    return build_schema(sdl())
+
+
+@every_page
+def test_graphql_examples_fit_the_schema(page: Page, graph: GraphQLSchema) -> None:
+    for block in page.blocks:
+        if block.language == "graphql":
+            assert validate(graph, parse(block.text)) == [], block.text
+
+
+@pytest.mark.parametrize("name", ["README.md", "resolvers/GUIDE.md", "gateway/OPERATIONS.md"])
+def test_named_fields_are_in_the_schema(name: str, graph: GraphQLSchema) -> None:
+    known = {"operationName", "documentId", "requestId"}  # of the transport
+    for each in graph.type_map.values():
+        for field_name, field in getattr(each, "fields", {}).items():
+            known |= {field_name, *getattr(field, "args", {})}
+    words = {each for span in Page(ROOT / name).spans for each in re.findall(r"(?<![\w.])[a-z]+[A-Z][A-Za-z]*\b", span)}
+    assert words <= known
+
+
+# ---------------------------------------------------------------------------------------------- what is told is so
+
+
+def test_the_story_of_a_server_is_the_sagas_own(world: World) -> None:
+    load_all()
+    story = README.text.partition("## 29 steps and ours")[2].partition("\n## ")[0]
+    names = [step.name for step in SAGAS["server.create"].steps]
+    assert sorted({each for each in re.findall(r"\*\*(\w+)\*\*", story) if each.islower()}) == sorted(names)
+    assert [int(each) for each in re.findall(r"^\| (\d+) \|", story, re.MULTILINE)] == list(range(1, 30))
+    scene = Scene.make(world)
+    made = scene.create(networks=[{"networkId": scene.network}])
+    world.work()
+    told = [f"| `{step.name}` | {step.message} |" for step in world.job(made["job"]["id"]).told]
+    assert re.findall(r"^\| `\w+` \| .*? \|", story, re.MULTILINE) == told
+
+
+def test_the_map_shows_every_folder() -> None:
+    shown = README.text.partition("## The map")[2].partition("```\n")[2].partition("```")[0]
+    top = {each.name for each in ROOT.iterdir() if (each / "__init__.py").exists()}
+    assert set(re.findall(r"^(\w+)/", shown, re.MULTILINE)) == top
+    inner = {each.name for each in (ROOT / "gateway").iterdir() if each.is_dir() and each.name != "__pycache__"}
+    assert inner <= set(re.findall(r"(\w+)/", shown))
+
+
+def test_decisions_fit_a_page_and_one_pattern() -> None:
+    found = [page for page in pages() if page.path.parent.name == "decisions"]
+    numbers = [page.path.name[:4] for page in found]
+    assert len(set(numbers)) == len(numbers)
+    for page in found:
+        assert page.text.startswith(f"# {page.path.name[:4]} "), page
+        heads = re.findall(r"^\*\*(\w+)\.\*\*", page.text, re.MULTILINE)
+        assert [each for each in heads if each in {"Context", "Decision", "Consequences"}] == [
+            "Context", "Decision", "Consequences",
+        ], page  # fmt: skip
+        assert len(page.text.splitlines()) <= 60, page
+
+
+# ---------------------------------------------------------------------------------------------- examples run
+
+
+@contextmanager
+def served(folder: Path, port: int) -> Iterator[None]:
+    """A cloud on the sim driver, until it is ready; ended by SIGTERM."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    environment |= {
+        f"{PREFIX}STATE_DIR": str(folder / ".state"),
+        f"{PREFIX}LISTEN": f"127.0.0.1:{port}",
+        f"{PREFIX}DRIVERS": "sim",
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [shutil.which("stratograph", path=str(ROOT / ".venv/bin")) or "stratograph", "serve"],
+            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+
+    def ready() -> bool:
+        assert process.poll() is None, (folder / "log").read_text()
+        try:
+            return httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == httpx2.codes.OK
+        except httpx2.TransportError:
+            return False
+
+    try:
+        wait_until(ready, 120, "the gateway is ready")
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_the_examples_work_as_they_stand(tmp_path: Path) -> None:
+    port = free_port()
+    parts = [
+        block.text for page in (README, Page(ROOT / "resolvers/GUIDE.md")) for block in page.blocks if block.tested
+    ]
+    assert len(parts) == 9
+    # The last part of the front page asks what became of the volume; a reader takes longer than the job.
+    parts.insert(1, "until ask '{ volumes { nodes { status } } }' | grep -q AVAILABLE; do sleep 0.1; done\n")
+    script = "\n".join(["set -eu", *parts]).replace("http://127.0.0.1:8080", f"http://127.0.0.1:{port}")
+    with served(tmp_path, port):
+        ran = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
+        )
+    told = ran.stdout + ran.stderr
+    assert ran.returncode == 0, told
+    assert '"errors"' not in told
+    assert '"name":"first","status":"AVAILABLE"' in told
+    assert '"possible":true' in told
+    assert '"status":"ACTIVE","addresses":["10.20.0.2"]' in told
+    ends = re.findall(r'"jobChanged":\{"status":"(SUCCEEDED|FAILED|CANCELLED|STUCK)"', told)
+    assert ends == ["SUCCEEDED"] * 3
+    assert set(re.findall(r'"userErrors":\[[^\]]*\]', told)) == {'"userErrors":[]'}
