@@ -27,6 +27,7 @@ from gateway.identity import bootstrap
 from gateway.kernel import log as logs
 from gateway.kernel import noun, secretbox
 from gateway.kernel.db import Database
+from gateway.kernel.errors import Unavailable
 from gateway.kernel.settings import Settings
 from resolvers.identity.authentication import Recogniser
 from resolvers.image.routes import routes as image_routes
@@ -126,7 +127,7 @@ class Cloud:
 
         try:
             await asyncio.to_thread(ask)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, Unavailable) as error:
             return JSONResponse({"status": "unavailable", "database": type(error).__name__}, status_code=503)
         return JSONResponse({"status": "ready", "broker": "ok" if self.plant.healthy else "away"})
 

@@ -19,12 +19,13 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import Session
 
 from gateway.kernel import clock, ids
-from gateway.kernel.errors import Conflict
+from gateway.kernel.errors import Conflict, Unavailable
 
 T = TypeVar("T")
 
@@ -71,8 +72,11 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that only reads. Objects stay usable after it."""
-        with Session(self._read, expire_on_commit=False, autoflush=False, info=dict(self._info)) as session:
-            yield session
+        try:
+            with Session(self._read, expire_on_commit=False, autoflush=False, info=dict(self._info)) as session:
+                yield session
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            raise _away(error) from error
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -92,9 +96,10 @@ class Database:
             try:
                 with self.write() as session:
                     return work(session)
-            except (StaleDataError, IntegrityError, OperationalError) as error:
-                limit = _ATTEMPTS_ON_A_TAKEN_KEY if isinstance(error, IntegrityError) else ATTEMPTS
-                if attempt >= limit or not _concurrent(error):
+            except (StaleDataError, IntegrityError, OperationalError, InterfaceError, PoolTimeout) as error:
+                if not _concurrent(error):
+                    raise _away(error) from error
+                if attempt >= (_ATTEMPTS_ON_A_TAKEN_KEY if isinstance(error, IntegrityError) else ATTEMPTS):
                     raise
                 log.info("transaction tried again", attempt=attempt, error=type(error).__name__)
                 time.sleep(min(0.001 * 2**attempt, 0.25))
@@ -136,6 +141,11 @@ class _NoLock:
 
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
+
+
+def _away(error: Exception) -> Unavailable:
+    log.warning("the database cannot be used", error=repr(error))
+    return Unavailable("The database cannot be used right now. Nothing was changed; try again.")
 
 
 def _concurrent(error: Exception) -> bool:

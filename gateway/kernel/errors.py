@@ -206,6 +206,18 @@ class Internal(Refusal):
     code = UserErrorCode.INTERNAL
 
 
+class Unavailable(Exception):  # noqa: N818 - as above
+    """Something this process depends on is away: the database does not answer, or its disk is full. Nothing was
+    changed; trying again later is right. It is no refusal: the request may be perfectly good.
+    """
+
+    code = "UNAVAILABLE"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.data: dict[str, Any] = {}
+
+
 KINDS: dict[UserErrorCode, type[Refusal]] = {
     kind.code: kind
     for kind in (
