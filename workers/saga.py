@@ -107,6 +107,8 @@ class Run:
     memory: dict[str, Any]
     message: str | None = None
     settings: Any = None
+    addresses: dict[int, Any] = field(default_factory=dict)
+    """How hosts are reached, as this claim of the job found out (see workers.reach)."""
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -141,7 +143,7 @@ class Runner:
         """Claim a job and go on with it until it is settled, has to wait, or another runner took it over."""
         if self.stopping.is_set():
             return  # whoever is left takes it
-        claimed = self.db.run(lambda session: jobs.claim(session, job_id, self.name, self.lease))
+        claimed = self.db.run(lambda session: self._claim(session, job_id))
         if claimed is None:
             return
         with structlog.contextvars.bound_contextvars(
@@ -154,6 +156,19 @@ class Runner:
                 log.warning("job was taken over by another runner")
             finally:
                 self._at_work.pop(claimed.id, None)
+
+    def _claim(self, session: Session, job_id: int) -> Job | None:
+        """Take a job, and have it show all its steps and the one it goes on with as begun, in the same commit."""
+        job = jobs.claim(session, job_id, self.name, self.lease)
+        found = SAGAS.get(job.kind) if job is not None else None
+        if job is None or found is None:
+            return job
+        if len(job.steps) != len(found.steps):
+            jobs.write_steps(job, _merged(job, found))
+        first = next((at for at, told in enumerate(job.told) if told.status is not StepStatus.DONE), None)
+        if job.status is Status.RUNNING and first is not None and (found.forward or not job.cancel_requested):
+            _mark_running(job, first, self.db.clock())
+        return job
 
     def renew_leases(self) -> None:
         """Lengthen the leases of all jobs at work here; to be called a few times within a lease's length."""
@@ -168,15 +183,17 @@ class _Course:
         self.runner = runner
         self.job = job
         self.attempt = job.attempt
-        self.renewed = runner.db.clock()
+        self.addresses: dict[int, Any] = {}
+        running = job.status is Status.RUNNING
+        marked = (at for at, told in enumerate(job.told) if running and told.status is StepStatus.RUNNING)
+        self.begun = next(marked, None)
+        """The step that the row shows as begun by this claim."""
 
     def go(self) -> None:
         found = SAGAS.get(self.job.kind)
         if found is None:
             self._settle(Saga(self.job.kind, ()), Status.FAILED, errors.Internal("No worker knows this kind of job."))
             return
-        if len(self.job.steps) != len(found.steps):
-            self.job = self._commit(lambda _s, job: jobs.write_steps(job, _merged(job, found)))
         if self.job.status is Status.UNWINDING and found.forward:
             self.job = self._commit(_take_up)
         if self.job.status is Status.UNWINDING:
@@ -291,6 +308,7 @@ class _Course:
                 jobs.write_steps(job, [Told(each.name, attempt=each.attempt) for each in job.told])
 
             self.job = self._commit(again)
+            self.begun = None
             self._wind(found)
             return
         cancelled = why.code is errors.UserErrorCode.CANCELLED
@@ -307,13 +325,14 @@ class _Course:
             arguments=dict(self.job.arguments),
             memory=dict(self.job.memory),
             settings=self.runner.settings,
+            addresses=self.addresses,
         )
 
     def _begin(self, index: int) -> None:
-        told = self.job.told[index]
-        if told.status is StepStatus.RUNNING and told.attempt and self.job.tries == 0:
-            return  # already shown as running, by the commit of the step before
+        if self.begun == index:
+            return  # already shown as running, by the claim or by the commit of the step before
         self.job = self._commit(lambda _s, job: _mark_running(job, index, self.runner.db.clock()))
+        self.begun = index
 
     def _record(self, found: Saga, index: int, run: Run, change: Change | None, status: StepStatus) -> None:
         now = self.runner.db.clock()
@@ -336,6 +355,7 @@ class _Course:
                     _mark_running(job, index + 1, now)
 
         self.job = self._commit(record)
+        self.begun = index + 1 if status is StepStatus.DONE and not last else None
 
     def _settle(self, found: Saga, status: Status, why: Refusal) -> None:
         def change(session: Session, job: Job) -> None:
@@ -374,10 +394,16 @@ class _Course:
     def _commit(self, change: Change) -> Job:
         """Change the job's row (and whatever the change touches) in one transaction, if this attempt still holds it."""
 
+        known: Job | None = self.job
+
         def work(session: Session) -> Job:
-            job = jobs.held(session, self.job.id, self.attempt)
-            job.lease_until = self.runner.db.clock() + self.runner.lease
+            nonlocal known
+            # The row as this course last wrote it spares reading it: its version is compared when it is written, and
+            # whoever changed it meanwhile (a cancel, another claim) sends this here again, to read.
+            job, known = jobs.held(session, self.job.id, self.attempt, known), None
             change(session, job)
+            if job.lease_until is not None:
+                job.lease_until = self.runner.db.clock() + self.runner.lease
             session.flush()
             return job
 

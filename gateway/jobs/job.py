@@ -12,13 +12,14 @@ before they can be seen, so those who join a queue, and those who take from it, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import aliased, make_transient_to_detached
+from sqlalchemy.orm.attributes import instance_dict, manager_of_class
 from sqlmodel import Field, Session, col, or_, select
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -220,20 +221,33 @@ def claim(session: Session, job_id: int, worker: str, lease: timedelta) -> Job |
     job.lease_until = now + lease
     job.lease_by = worker
     job.started_at = job.started_at or now
-    session.flush()  # the version compared here makes two claims one
-    return job
+    return job  # the version compared when this unit of work ends makes two claims one
 
 
 class Fenced(Exception):  # noqa: N818 - it is told to the runner, not a fault
     """This runner lost its job: the lease ran out and another took over."""
 
 
-def held(session: Session, job_id: int, attempt: int) -> Job:
-    """The job, if this attempt still holds it. Raises Fenced."""
-    job = session.get(Job, job_id)
+def held(session: Session, job_id: int, attempt: int, known: Job | None = None) -> Job:
+    """The job, if this attempt still holds it. Raises Fenced.
+
+    ``known`` is the row as the caller last committed it: a copy of it is used unread. It must be changed then, for it
+    is the version compared with the update that finds out whether anybody else was there.
+    """
+    job = session.get(Job, job_id) if known is None else _unread(session, known)
     if job is None or job.attempt != attempt or job.lease_until is None or job.status not in LIVE:
         raise Fenced
     return job
+
+
+def _unread(session: Session, known: Job) -> Job:
+    """A copy of a row that was committed, in this session, as if it had just been loaded."""
+    values = instance_dict(known)
+    copy: Job = manager_of_class(Job).new_instance()
+    instance_dict(copy).update({each.key: values[each.key] for each in sa.inspect(Job).column_attrs})
+    make_transient_to_detached(copy)
+    session.add(copy)
+    return copy
 
 
 def renew(session: Session, job_id: int, attempt: int, lease: timedelta) -> bool:
@@ -297,7 +311,7 @@ def due(session: Session, limit: int = 200) -> list[int]:
 
 def write_steps(job: Job, steps: list[Step]) -> None:
     """Put the steps' new state into the row."""
-    job.steps = [asdict(step) for step in steps]
+    job.steps = [{name: getattr(step, name) for name in Step.__slots__} for step in steps]
 
 
 class Filter(Command):
