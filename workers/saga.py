@@ -389,7 +389,7 @@ class _Course:
         self.job = self._commit(change)
 
     def _pause(self) -> timedelta:
-        return timedelta(seconds=min(self.runner.backoff_s * 2**self.job.tries, BACKOFF_MAX_S))
+        return timedelta(seconds=min(self.runner.backoff_s * 2 ** min(self.job.tries, 16), BACKOFF_MAX_S))
 
     def _commit(self, change: Change) -> Job:
         """Change the job's row (and whatever the change touches) in one transaction, if this attempt still holds it."""

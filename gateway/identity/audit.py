@@ -150,9 +150,17 @@ def _flat(value: Any) -> Iterator[Any]:
         yield value
 
 
+def _masked(key: str, value: Any) -> Any:
+    if any(word in key for word in _SECRET):
+        return "***"
+    if key.endswith("url") and isinstance(value, str):
+        return _safe(value.partition("?")[0])  # a query may carry a presigned secret
+    return _safe(value)
+
+
 def _safe(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: "***" if any(word in k for word in _SECRET) else _safe(v) for k, v in value.items()}
+        return {key: _masked(key, each) for key, each in value.items()}
     if isinstance(value, list):
         return [_safe(each) for each in value[:50]]
     if isinstance(value, str) and len(value) > _LONGEST:
