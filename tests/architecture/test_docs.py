@@ -4,15 +4,12 @@ the front page and the guide are run as they stand against a cloud of their own.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 from graphql import GraphQLSchema, build_schema, parse, validate
 
@@ -23,7 +20,8 @@ from gateway.kernel.settings import CONFIG, PREFIX, Settings
 from resolvers.schema import sdl
 from tests.architecture.pages import ROOT, Page, pages
 from tests.compute.scene import Scene
-from tests.servers.daemon import free_port, wait_until
+from tests.end_to_end.processes import Gateway
+from tests.servers.daemon import free_port
 from tests.world import World
 from workers.main import load_all
 from workers.saga import SAGAS
@@ -94,6 +92,9 @@ def test_named_settings_exist(page: Page) -> None:
     # Variables of the tests' own.
     named = {each for each in re.findall(rf"{PREFIX}\w*[A-Z]", page.text) if not each.startswith(f"{PREFIX}TEST_")}
     assert named - {f"{PREFIX}CHROMIUM"} <= known
+    for block in page.blocks:
+        if block.language == "toml":
+            assert set(tomllib.loads(block.text)) <= set(Settings.model_fields)
 
 
 @pytest.fixture(scope="module")
@@ -158,49 +159,30 @@ def test_decisions_fit_a_page_and_one_pattern() -> None:
 # ---------------------------------------------------------------------------------------------- examples run
 
 
-@contextmanager
-def served(folder: Path, port: int) -> Iterator[None]:
-    """A cloud on the sim driver, until it is ready; ended by SIGTERM."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    environment |= {
-        f"{PREFIX}STATE_DIR": str(folder / ".state"),
-        f"{PREFIX}LISTEN": f"127.0.0.1:{port}",
-        f"{PREFIX}DRIVERS": "sim",
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [shutil.which("stratograph", path=str(ROOT / ".venv/bin")) or "stratograph", "serve"],
-            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
-
-    def ready() -> bool:
-        assert process.poll() is None, (folder / "log").read_text()
-        try:
-            return httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == httpx2.codes.OK
-        except httpx2.TransportError:
-            return False
-
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Gateway]:
+    """A cloud on the sim driver as `make run` serves it, with its state directory where the examples look for it."""
+    listen = f"127.0.0.1:{free_port()}"
+    given = {"STATE_DIR": str(tmp_path / ".state"), "LISTEN": listen, "DRIVERS": "sim"}
+    environment = {f"{PREFIX}{name}": value for name, value in given.items()}
+    made = Gateway("serve", environment, tmp_path / "log", url=f"http://{listen}")
+    made.start()
     try:
-        wait_until(ready, 120, "the gateway is ready")
-        yield
+        made.ready()
+        yield made
+        made.stop()
     finally:
-        process.terminate()
-        process.wait(60)
+        made.kill()
 
 
-def test_the_examples_work_as_they_stand(tmp_path: Path) -> None:
-    port = free_port()
-    parts = [
-        block.text for page in (README, Page(ROOT / "resolvers/GUIDE.md")) for block in page.blocks if block.tested
-    ]
+def test_the_examples_work_as_they_stand(gateway: Gateway, tmp_path: Path) -> None:
+    guide = Page(ROOT / "resolvers/GUIDE.md")
+    parts = [block.text for page in (README, guide) for block in page.blocks if block.tested]
     assert len(parts) == 9
     # The last part of the front page asks what became of the volume; a reader takes longer than the job.
     parts.insert(1, "until ask '{ volumes { nodes { status } } }' | grep -q AVAILABLE; do sleep 0.1; done\n")
-    script = "\n".join(["set -eu", *parts]).replace("http://127.0.0.1:8080", f"http://127.0.0.1:{port}")
-    with served(tmp_path, port):
-        ran = subprocess.run(
-            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
-        )
+    script = "\n".join(["set -eu", *parts]).replace("http://127.0.0.1:8080", gateway.url)
+    ran = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     told = ran.stdout + ran.stderr
     assert ran.returncode == 0, told
     assert '"errors"' not in told
