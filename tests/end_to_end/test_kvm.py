@@ -1,0 +1,191 @@
+"""Real guests on a real hypervisor, from the uploaded image to nothing left, by the public API."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from gateway.client import Client, Problem
+from tests.end_to_end.kvm import NOTHING, Guest, Site, allow, make_group, make_guest, make_scene, site
+from tests.end_to_end.processes import PROGRAM, wait_for
+from tests.end_to_end.scene import NO_USE, Scene, use_of_hosts
+from tests.guest.image import guest_image
+
+pytestmark = [pytest.mark.xdist_group("end-to-end-kvm"), pytest.mark.timeout(600)]
+
+CHANGES = "subscription($id: ID!) { serverChanged(id: $id) { status statusReason } }"
+USER_DATA = "#!/bin/sh\necho 'SG: HELLO from user data' >/dev/console\n"
+SEEN_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with site(tmp_path_factory.mktemp("kvm"), "e2e") as found:
+        yield found
+
+
+@pytest.fixture
+def scene(at: Site) -> Iterator[Scene]:
+    """A tenant; afterwards nothing of it may be left, in the cloud or on the host."""
+    made = make_scene(at, "10.91.0.0/24")
+    yield made
+    made.dismantle()
+    assert at.objects() == NOTHING
+    assert set(map(str, use_of_hosts(at.client).values())) == {str(NO_USE)}
+
+
+def test_a_guest_from_its_image_to_nothing(at: Site, scene: Scene) -> None:
+    volume = scene.make_volume(sizeGib=1)
+    pair = at.client.do("keypairCreate", "keypair { id publicKey }", name="kvm")["keypair"]
+    group, rules = make_group(scene, 80)
+    guest = make_guest(
+        at, scene, volumes=[{"volumeId": volume}], keypairId=pair["id"], userData=USER_DATA,
+        networks=[{"networkId": scene.network, "securityGroupIds": [group]}],
+    )  # fmt: skip
+    _came_up(guest, pair["publicKey"])
+    _filtered(guest, group, rules[80])
+    _rebooted(guest)
+    copy = _stored(guest, volume)
+    _driven(guest)
+    _killed_behind_our_back(at, guest)
+
+    scene.act("serverDelete", id=guest.id)
+    assert guest.shown is None
+    scene.act("volumeDelete", id=volume)
+    scene.act("volumeDelete", id=copy)
+    at.client.do("keypairDelete", "id", id=pair["id"])
+    at.client.do("securityGroupDelete", "id", id=group)
+
+
+def _came_up(guest: Guest, public_key: str) -> None:
+    (port,) = guest.shown["ports"]
+    assert f"ip={port['ipAddresses'][0]} " in guest.says("READY")
+    assert port["macAddress"] in guest.says("NIC eth0")
+    assert f"id={guest.id} " in guest.says("CIDATA")
+    assert guest.says("SSHKEY") == "SG: SSHKEY " + " ".join(public_key.split()[:2])
+    assert guest.says("HELLO") == "SG: HELLO from user data"
+    assert guest.says("USERDATA") == "SG: USERDATA rc=0"
+    assert "size=2097152 " in guest.says("DISK vdb")
+    assert guest.answers()
+
+
+def _filtered(guest: Guest, group: str, rule: str) -> None:
+    """Rules act on a running guest: port 80 is shut, and opened again."""
+    guest.scene.act("securityGroupRuleRemove", id=rule)
+    wait_for("the rule's end", lambda: not guest.answers())
+    allow(guest.scene, group, 80)
+    wait_for("the rule's effect", guest.answers)
+
+
+def _rebooted(guest: Guest) -> None:
+    assert "rc=0" in guest.shell("echo kept >/data/vdb/mine && sync")
+    guest.scene.act("serverReboot", id=guest.id)
+    assert "boots=2 " in guest.says("READY", 2)
+    assert guest.says("USERDATA again") == "SG: USERDATA again"
+    assert guest.shell("cat /data/vdb/mine") == "kept\nrc=0\n"
+
+
+def _stored(guest: Guest, volume: str) -> str:
+    """The data volume out and in again, grown, and copied by a snapshot; the copy."""
+    scene = guest.scene
+    scene.act("volumeDetach", volumeId=volume)
+    guest.says("DISKGONE vdb")
+    scene.act("volumeAttach", volumeId=volume, serverId=guest.id)
+    guest.says("DISK vdb", 3)
+    assert guest.shell("cat /data/vdb/mine") == "kept\nrc=0\n"
+    scene.act("volumeExtend", id=volume, sizeGib=2)
+    assert guest.says("DISKSIZE vdb") == "SG: DISKSIZE vdb 4194304"
+    snapshot = scene.client.do("snapshotCreate", "snapshot { id } job { id }", name="s", volumeId=volume)
+    scene.wait(snapshot)
+    assert "rc=0" in guest.shell("echo changed >/data/vdb/mine && sync")
+    copy = scene.make_volume(name="copy", snapshotId=snapshot["snapshot"]["id"])
+    scene.act("snapshotDelete", id=snapshot["snapshot"]["id"])
+    scene.act("volumeAttach", volumeId=copy, serverId=guest.id)
+    guest.says("DISK vdc")
+    assert guest.shell("cat /data/vdc/mine") == "kept\nrc=0\n"
+    return copy
+
+
+def _driven(guest: Guest) -> None:
+    job = guest.scene.act("serverStop", id=guest.id)
+    assert job is not None
+    assert job["steps"][0]["message"] == "The guest shut down."
+    assert guest.shown["status"] == "STOPPED"
+    assert guest.shown["metrics"] is not None
+    guest.scene.act("serverStart", id=guest.id)
+    assert "boots=3 " in guest.says("READY", 3)
+    assert guest.shell("cat /data/vdc/mine") == "kept\nrc=0\n"
+
+
+def _killed_behind_our_back(at: Site, guest: Guest) -> None:
+    """What happens to the machine without us is pushed to whoever looks, within seconds."""
+    pushed: list[dict[str, Any]] = []
+    watch = threading.Thread(target=_watch, args=(at.client, guest.id, pushed), daemon=True)
+    watch.start()
+    wait_for("the subscription", lambda: pushed)
+    at.host.run(("virsh", "-q", "destroy", guest.domain))
+    wait_for("the news", lambda: pushed[-1]["status"] == "STOPPED", SEEN_S)
+    assert "outside the cloud" in pushed[-1]["statusReason"]
+    guest.scene.act("serverStart", id=guest.id)
+    wait_for("the news", lambda: pushed[-1]["status"] == "ACTIVE", SEEN_S)
+    (qemu,) = at.host.pids(f"guest={guest.domain}")
+    at.host.run(("kill", "-9", str(qemu)))
+    wait_for("the news", lambda: pushed[-1]["status"] == "CRASHED", SEEN_S)
+
+
+def _watch(client: Client, server: str, pushed: list[dict[str, Any]]) -> None:
+    with suppress(Problem):
+        pushed.extend(data["serverChanged"] for data in client.subscribe(CHANGES, {"id": server}))
+
+
+def test_two_tenants_reach_nothing_of_each_other(at: Site, scene: Scene) -> None:
+    other = make_scene(at, "10.92.0.0/24")
+    mine, theirs = make_guest(at, scene), make_guest(at, other)
+    group = _default_group(scene)
+    rule = allow(scene, group, 80)
+    wait_for("the rule's effect", mine.answers)
+    # ICMP from anywhere, so that only the networks' separation keeps the two apart
+    scene.act("securityGroupRuleAdd", securityGroupId=_default_group(other), direction="INGRESS", protocol="ICMP")
+    assert "rc=0" in mine.shell("ping -c 1 -W 5 10.91.0.1")
+    assert "rc=1" in mine.shell(f"ping -c 2 -W 2 {theirs.address}")
+    scene.act("securityGroupRuleRemove", id=rule)
+    scene.act("serverDelete", id=mine.id)
+    other.act("serverDelete", id=theirs.id)
+    other.dismantle()
+
+
+def _default_group(scene: Scene) -> str:
+    ask = "query($id: ID!) { securityGroups(filter: { tenantId: $id }) { nodes { id isDefault } } }"
+    found = scene.client.run(ask, id=scene.tenant)["securityGroups"]["nodes"]
+    return next(str(each["id"]) for each in found if each["isDefault"])
+
+
+def test_libvirt_goes_away_and_comes_back(at: Site, scene: Scene) -> None:
+    """Guests run on without it; the cloud says what it does not know, takes a deletion, and carries it out later."""
+    server = scene.make_server()
+    (daemon,) = at.host.pids("^libvirtd -d")
+    at.host.run(("kill", "-9", str(daemon)))
+    wait_for("the host's word", lambda: at.host_status() == "OFFLINE", 60)
+    wait_for("the server's word", lambda: scene.server(server)["status"] == "UNKNOWN", 60)
+    job = at.client.do("serverDelete", "job { id }", id=server)["job"]["id"]
+    at.host.run(("libvirtd", "-d", "-p", "/run/libvirt/libvirtd.pid"))
+    at.client.follow(job, deadline_s=120)
+    wait_for("the host's word", lambda: at.host_status() == "ONLINE", 60)
+
+
+def test_the_demo_boots_a_guest_and_leaves_nothing(at: Site) -> None:
+    gateway = at.cloud.gateways[0]
+    done = subprocess.run(
+        (PROGRAM, "demo", "--image", guest_image()), env={**os.environ, **gateway.environment},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for told in ("SG: READY", "SG: DEMO user data ran on demo-", "not on this machine", "VCPU", "tenant", "gone"):
+        assert told in done.stdout
+    assert at.objects() == NOTHING
