@@ -1,0 +1,20 @@
+"""``python -m resolvers.export``: write ``resolvers/schema.graphql`` anew, as ``make schema`` does. The file is committed;
+a test says when it differs and what would break for clients.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resolvers.schema import sdl
+
+SCHEMA = Path(__file__).with_name("schema.graphql")
+
+
+def main() -> None:
+    """Write the file."""
+    SCHEMA.write_text(sdl(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
