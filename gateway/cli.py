@@ -6,24 +6,27 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
 
-from gateway.kernel import settings as setting
-from gateway.kernel.settings import Settings
+from gateway.client import commands
+
+if TYPE_CHECKING:
+    from gateway.kernel.settings import Settings
 
 app = typer.Typer(help="A whole cloud behind one GraphQL schema.", no_args_is_help=True, pretty_exceptions_enable=False)
-console = Console(stderr=True)
+commands.mount(app)
 
 
 def _settings() -> Settings:
+    from gateway.kernel import settings
+
     try:
-        return setting.load()
-    except (ValidationError, ValueError) as error:
-        console.print(f"[red]The settings are wrong:[/] {error}")
+        return settings.load()
+    except ValueError as error:  # pydantic's ValidationError is one
+        typer.secho("The settings are wrong:", fg=typer.colors.RED, err=True, nl=False)
+        typer.echo(f" {error}", err=True)
         raise typer.Exit(2) from None
 
 
@@ -80,7 +83,7 @@ def migrate() -> None:
     db = Database(settings.database)
     changed = migrations.upgrade(db)
     db.close()
-    console.print("The database was brought up to date." if changed else "The database is up to date.")
+    typer.echo("The database was brought up to date." if changed else "The database is up to date.", err=True)
 
 
 @app.command()
@@ -105,11 +108,14 @@ def doctor() -> None:
 @app.command("settings")
 def list_settings() -> None:
     """List every setting with its default and meaning."""
+    from rich.console import Console
     from rich.table import Table
+
+    from gateway.kernel.settings import PREFIX, Settings
 
     table = Table("setting", "default", "meaning")
     for name, field in Settings.model_fields.items():
-        table.add_row(f"{setting.PREFIX}{name.upper()}", str(field.default), field.description)
+        table.add_row(f"{PREFIX}{name.upper()}", str(field.default), field.description)
     Console().print(table)
 
 

@@ -92,7 +92,7 @@ class Client:
         until = time.monotonic() + (self.patience_s if harmless else 0.0)
         for attempt in range(1 << 20):
             try:
-                return self._ask(document, values)
+                return _data(self.answer(document, values))
             except Unreachable:
                 pause = _AGAIN_S[min(attempt, len(_AGAIN_S) - 1)]
                 if time.monotonic() + pause >= until:
@@ -124,19 +124,27 @@ class Client:
             self.do("sessionRevoke", "sessions { id }")
             self.token = None
 
-    def _ask(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(
+        self, document: str, variables: Mapping[str, Any] | None = None, operation: str | None = None
+    ) -> dict[str, Any]:
+        """Send a document once and answer with all that comes back: ``data``, ``errors``, ``extensions``.
+
+        ``operation`` names the one to run of a document with several. Raises :class:`Unreachable`, and
+        :class:`Problem` with the code NOT_A_CLOUD when what answers is no Stratograph.
+        """
         headers = {"accept": "application/graphql-response+json, application/json"}
         if self.token is not None:
             headers["authorization"] = f"Bearer {self.token}"
+        body: dict[str, Any] = {"query": document, "variables": dict(variables or {})}
+        if operation is not None:
+            body["operationName"] = operation
         try:
-            answer = self._http.post(
-                f"{self.url}/graphql", json={"query": document, "variables": dict(variables)}, headers=headers
-            )
+            answer = self._http.post(f"{self.url}/graphql", json=body, headers=headers)
         except httpx2.ConnectError as error:
             raise Unreachable(f"{self.url} takes no connection: {error}") from error
         except httpx2.TransportError as error:
             raise Unreachable(f"{self.url} did not answer: {type(error).__name__} {error}".rstrip()) from error
-        return _data(answer, self.url)
+        return _body(answer, self.url)
 
     # ------------------------------------------------------------------------------------------ subscriptions
 
@@ -147,6 +155,7 @@ class Client:
         *,
         reconnect_s: float = 30.0,
         deadline_s: float | None = None,
+        operation: str | None = None,
     ) -> Iterator[dict[str, Any]]:
         """The ``data`` of each thing that is pushed, until the cloud says that there is no more.
 
@@ -154,7 +163,7 @@ class Client:
         last ``cursor`` that was seen and misses nothing; without, it begins with the present state again. Close the
         iterator to end it before. Raises :class:`Problem`; Unreachable with the code TIMEOUT after ``deadline_s``.
         """
-        stream = Stream(self.url, self.token, self._tls, proxied=self._proxied)
+        stream = Stream(self.url, self.token, self._tls, proxied=self._proxied, operation=operation)
         return stream.values(document, dict(variables or {}), reconnect_s=reconnect_s, deadline_s=deadline_s)
 
     def follow(
@@ -197,8 +206,8 @@ def _keyed(variables: Mapping[str, Any]) -> bool:
     return isinstance(given, Mapping) and bool(given.get("idempotencyKey"))
 
 
-def _data(answer: httpx2.Response, url: str) -> dict[str, Any]:
-    """The ``data`` of an answer. Raises Problem, Unreachable."""
+def _body(answer: httpx2.Response, url: str) -> dict[str, Any]:
+    """The whole GraphQL answer. Raises Problem, Unreachable."""
     try:
         body = answer.json()
     except ValueError:
@@ -208,6 +217,11 @@ def _data(answer: httpx2.Response, url: str) -> dict[str, Any]:
         if answer.status_code in _RESTARTING:
             raise Unreachable(message)
         raise Problem("NOT_A_CLOUD", message)
+    return body
+
+
+def _data(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``data`` of an answer. Raises Problem, Unreachable."""
     if body.get("errors"):
         found = problem.of_errors(body["errors"])
         if found.code == "UNAVAILABLE":

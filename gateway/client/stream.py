@@ -12,7 +12,7 @@ import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
@@ -76,7 +76,7 @@ class Stream:
     token: str | None
     tls: ssl.SSLContext | None
     proxied: bool = True
-    _headers: dict[str, str] = field(default_factory=dict)
+    operation: str | None = None
 
     def values(
         self, document: str, variables: dict[str, Any], *, reconnect_s: float, deadline_s: float | None
@@ -102,7 +102,7 @@ class Stream:
         try:
             with self._connected() as socket:
                 _introduce(socket, self.token)
-                payload = {"query": document, "variables": dict(variables)}
+                payload = {"query": document, "variables": dict(variables), "operationName": self.operation}
                 socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
                 yield from _received(socket, patience)
         except ConnectionClosed as closed:

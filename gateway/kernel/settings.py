@@ -19,6 +19,8 @@ from pydantic_settings import (
 
 PREFIX = "STRATOGRAPH_"
 CONFIG = "STRATOGRAPH_CONFIG"
+OF_THE_CLIENT = frozenset({"STRATOGRAPH_URL", "STRATOGRAPH_TOKEN", "STRATOGRAPH_CA"})
+"""Variables that gateway/client/commands/stored.py reads: no settings, and no misspelt ones either."""
 
 List = Annotated[list[str], NoDecode]
 
@@ -136,7 +138,7 @@ class Settings(BaseSettings):
 
 def load(**given: Any) -> Settings:
     """Read the settings. Raises ValueError with every problem, unknown environment names among them."""
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {CONFIG}
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {CONFIG} | OF_THE_CLIENT
     unknown = sorted(
         name for name in os.environ
         if name.startswith(PREFIX) and name not in known and not name.startswith(f"{PREFIX}TEST_")
