@@ -18,6 +18,7 @@ from gateway import documents
 from gateway.cli import app
 from gateway.kernel.settings import CONFIG, PREFIX, Settings
 from resolvers.schema import sdl
+from resolvers.transport.limits import Limits
 from tests.architecture.pages import ROOT, Page, pages
 from tests.compute.scene import Scene
 from tests.end_to_end.processes import Gateway
@@ -133,6 +134,16 @@ def test_the_story_of_a_server_is_the_sagas_own(world: World) -> None:
     world.work()
     told = [f"| `{step.name}` | {step.message} |" for step in world.job(made["job"]["id"]).told]
     assert re.findall(r"^\| `\w+` \| .*? \|", story, re.MULTILINE) == told
+
+
+def test_the_limits_are_the_transports_own() -> None:
+    limits, table = Limits(), Page(ROOT / "resolvers/GUIDE.md").text.partition("## Limits")[2].partition("\n## ")[0]
+    settings = Settings.model_fields
+    assert f"| {limits.characters:,} characters, {limits.tokens:,} |" in table
+    assert f"| {limits.depth}, {limits.aliases}, {limits.nodes} |" in table
+    assert f"{limits.mutation_cost} more a mutation | {limits.cost:,} |" in table
+    assert f"| {settings['rate_limit'].default:,} (a setting) |" in table
+    assert f"| {settings['operation_timeout_s'].default:.0f} s (a setting) |" in table
 
 
 def test_the_map_shows_every_folder() -> None:
