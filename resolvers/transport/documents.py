@@ -72,21 +72,23 @@ class Documents:
     def text(self, request: GraphQLRequest) -> str:
         """The document of this request. Raises :class:`RequestRefused`."""
         digest = _digest(request)
+        # Clients whose protocol demands a query send an empty one along with a hash (npm graphql-ws under urql).
+        given = request.query or None
         if digest is None:
             if request.query is None:
                 raise RequestRefused(ErrorCode.BAD_REQUEST, "The request has neither query nor documentId.")
             if self._trusted_only and request.query not in self._trusted_texts:
                 raise _untrusted()
             return request.query
-        if request.query is not None and sha256_hex(request.query) != digest:
+        if given is not None and sha256_hex(given) != digest:
             raise RequestRefused(ErrorCode.BAD_REQUEST, "The hash is not the SHA-256 of the query.")
         known = self._manifest.get(digest) or self._recall(digest)
         if known is not None:
             return known
         if self._trusted_only:
             raise _untrusted()
-        if request.query is not None:
-            return request.query
+        if given is not None:
+            return given
         if request.document_id is not None or self._registering:
             # Apollo's clients look for this very message, then send the text along.
             raise RequestRefused(ErrorCode.PERSISTED_QUERY_NOT_FOUND, "PersistedQueryNotFound")
