@@ -30,7 +30,7 @@ from gateway.jobs.job import Fenced, Job, Status, StepStatus
 from gateway.jobs.job import Step as Told
 from gateway.kernel import errors
 from gateway.kernel.db import Database
-from gateway.kernel.errors import Refusal
+from gateway.kernel.errors import Refusal, Unavailable
 
 T = TypeVar("T")
 
@@ -154,6 +154,8 @@ class Runner:
                 _Course(self, claimed).go()
             except Fenced:
                 log.warning("job was taken over by another runner")
+            except Unavailable:
+                log.warning("job is left until the database is back; the sweep takes it up when its lease has ended")
             finally:
                 self._at_work.pop(claimed.id, None)
 
@@ -222,7 +224,7 @@ class _Course:
         try:
             change = step.do(run)
             self._record(found, index, run, change, StepStatus.DONE)
-        except Fenced:
+        except (Fenced, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001 - whatever happened, the job must settle
             return self._failed(found, index, run, error)
@@ -231,8 +233,10 @@ class _Course:
     def _failed(self, found: Saga, index: int, run: Run, error: Exception) -> bool:
         told = self.job.told[index]
         refusal = _refusal(error)
+        # A hypervisor is waited for as long as it takes by what only goes forward; a fault of ours is not.
+        patient = found.forward and isinstance(error, DriverError)
         again = isinstance(error, Transient) or (found.forward and not isinstance(error, Refusal))
-        if again and (found.forward or self.job.tries + 1 < TRIES):
+        if patient or (again and self.job.tries + 1 < TRIES):
             log.info("step will be tried again", step=told.name, reason=refusal.message)
             self._wait(self._pause(), f"Trying again: {refusal.message}", index)
             return False
@@ -283,13 +287,13 @@ class _Course:
             try:
                 change = step.undo(run) if step.undo is not None else None
                 self._record(found, index, run, change, StepStatus.UNDONE)
-            except Fenced:
+            except (Fenced, Unavailable):
                 raise
             except Exception as error:
                 if self.job.tries + 1 < TRIES:
                     self._wait(self._pause(), None, index)
                 else:
-                    log.error("undo failed for good", step=step.name, exc_info=error)
+                    log.exception("undo failed for good", step=step.name)
                     self._stuck(index, _refusal(error))
                 return
         self._unwound(found)
@@ -393,7 +397,6 @@ class _Course:
 
     def _commit(self, change: Change) -> Job:
         """Change the job's row (and whatever the change touches) in one transaction, if this attempt still holds it."""
-
         known: Job | None = self.job
 
         def work(session: Session) -> Job:
@@ -412,9 +415,7 @@ class _Course:
 
 def _take_up(_session: Session, job: Job) -> None:
     """Let a stuck job that only goes forward go on: there is nothing to unwind."""
-    steps = [
-        replace(each, status=StepStatus.PENDING) if each.status is StepStatus.STUCK else each for each in job.told
-    ]
+    steps = [replace(each, status=StepStatus.PENDING) if each.status is StepStatus.STUCK else each for each in job.told]
     jobs.write_steps(job, steps)
     job.status = Status.RUNNING
     job.error = None
