@@ -52,6 +52,8 @@ def serve() -> None:
         server_header=False,
     )
     server = banner.Announcing(config, lambda: banner.show(cloud), cloud.stopping.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises it once more when all has ended well
     server.run()
     sys.exit(0 if server.started else 1)
 
