@@ -4,24 +4,28 @@ the front page and the guide are run as they stand against a cloud of their own.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graphql import GraphQLSchema, build_schema, parse, validate
+from typer.main import get_command
 
 from drivers.api import Capability
 from gateway import documents
 from gateway.cli import app
-from gateway.kernel.settings import CONFIG, PREFIX, Settings
+from gateway.kernel.settings import CONFIG, OF_THE_CLIENT, PREFIX, Settings
 from resolvers.schema import sdl
 from resolvers.transport.limits import Limits
 from tests.architecture.pages import ROOT, Page, pages
 from tests.compute.scene import Scene
-from tests.end_to_end.processes import Gateway
+from tests.end_to_end.processes import PROGRAM, Gateway
 from tests.servers.daemon import free_port
 from tests.world import World
 from workers.main import load_all
@@ -81,18 +85,29 @@ def test_named_paths_exist(page: Page) -> None:
 @every_page
 def test_named_commands_exist(page: Page) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    commands = {each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands}
     for text in page.everything_said:
-        assert set(re.findall(r"(?:^|\n)make ([a-z]+)", text)) <= targets, text
-        assert set(re.findall(r"(?:^|\n)stratograph ([a-z]+)", text)) <= commands, text
+        assert set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE)) <= targets, text
+        for words in re.findall(r"^stratograph ([a-z -]+)", text, re.MULTILINE):
+            assert_command(words.split())
+        for module in re.findall(r"python -m (\w+(?:\.\w+)*)", text):
+            assert find_spec(module) is not None, text
 
 
-@every_page
+def assert_command(words: list[str]) -> None:
+    """The words begin with the name of a command; what follows its name are its arguments."""
+    command: Any = get_command(app)
+    for word in words:
+        if not hasattr(command, "commands"):
+            return
+        assert word in command.commands, words
+        command = command.commands[word]
+
+
+@pytest.mark.parametrize("page", [each for each in pages() if not str(each).startswith("tests/")], ids=str)
 def test_named_settings_exist(page: Page) -> None:
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {CONFIG}
-    # Variables of the tests' own.
-    named = {each for each in re.findall(rf"{PREFIX}\w*[A-Z]", page.text) if not each.startswith(f"{PREFIX}TEST_")}
-    assert named - {f"{PREFIX}CHROMIUM"} <= known
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {CONFIG} | OF_THE_CLIENT
+    named = set(re.findall(rf"{PREFIX}\w*[A-Z]", page.text))
+    assert named - {f"{PREFIX}CHROMIUM"} <= known  # of the browser's tests
     for block in page.blocks:
         if block.language == "toml":
             assert set(tomllib.loads(block.text)) <= set(Settings.model_fields)
@@ -189,11 +204,15 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 def test_the_examples_work_as_they_stand(gateway: Gateway, tmp_path: Path) -> None:
     guide = Page(ROOT / "resolvers/GUIDE.md")
     parts = [block.text for page in (README, guide) for block in page.blocks if block.tested]
-    assert len(parts) == 9
+    assert len(parts) == 10
     # The last part of the front page asks what became of the volume; a reader takes longer than the job.
     parts.insert(1, "until ask '{ volumes { nodes { status } } }' | grep -q AVAILABLE; do sleep 0.1; done\n")
     script = "\n".join(["set -eu", *parts]).replace("http://127.0.0.1:8080", gateway.url)
-    ran = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    path = f"{PROGRAM.parent}:{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env={"PATH": path, "HOME": str(tmp_path), "LANG": "C.UTF-8"},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
     told = ran.stdout + ran.stderr
     assert ran.returncode == 0, told
     assert '"errors"' not in told
@@ -202,4 +221,5 @@ def test_the_examples_work_as_they_stand(gateway: Gateway, tmp_path: Path) -> No
     assert '"status":"ACTIVE","addresses":["10.20.0.2"]' in told
     ends = re.findall(r'"jobChanged":\{"status":"(SUCCEEDED|FAILED|CANCELLED|STUCK)"', told)
     assert ends == ["SUCCEEDED"] * 3
+    assert [each for each in ("server.create SUCCEEDED", "server.delete SUCCEEDED") if each not in told] == []
     assert set(re.findall(r'"userErrors":\[[^\]]*\]', told)) == {'"userErrors":[]'}
