@@ -99,10 +99,10 @@ def sagas() -> str:
     """Every kind of job with its steps; those that can be taken back are bold."""
     workers.load_all()
     rows = (
-        (f"`{kind}`", " → ".join(_told(step) for step in saga.steps), "forward only" if saga.forward else "unwinds")
+        (f"`{kind}`", " → ".join(_told(step) for step in saga.steps), "goes on trying" if saga.forward else "unwinds")
         for kind, saga in sorted(SAGAS.items())
     )
-    return _table(("job", "steps (bold: with undo)", "when a step fails for good"), rows)
+    return _table(("job", "steps (bold: with undo)", "when a step fails"), rows)
 
 
 def reconcilers() -> str:

@@ -196,7 +196,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     try:
         made.ready()
         yield made
-        made.stop()
+        assert made.stop() == 0
     finally:
         made.kill()
 
