@@ -35,7 +35,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="some 40 seconds: SQLite only, small sizes")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="only these parts")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the figures go")
+    parser.add_argument("--minutes", type=float, default=5.0, help="no further part is begun after so long")
     asked = parser.parse_args()
+    end = time.monotonic() + asked.minutes * 60
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     report = Report(quick=asked.quick)
     told = Console(stderr=True)
@@ -53,6 +55,9 @@ def main() -> int:
         }
         for name in asked.only:
             began = time.monotonic()
+            if began > end:
+                report.add(name, f"{name}: not begun, {asked.minutes:g} minutes were over", None, "", note="--minutes")
+                continue
             told.print(f"measuring {name} ...", style="dim")
             try:
                 parts[name]()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import libvirt
@@ -35,6 +36,7 @@ from tests.servers.libvirt_host import LibvirtHost, missing
 
 MARK = b"SG: BOOT"
 SECONDS = 180.0
+BUDGET_SECONDS = 60.0
 DELETE = "mutation($input: ServerDeleteInput!) { serverDelete(input: $input) { userErrors { message } } }"
 
 
@@ -91,7 +93,9 @@ class Rig:
             caller.close()
 
     def _definition(self, like: UUID, own: str) -> str:
-        tree = etree.fromstring(self.connection.lookupByUUIDString(str(like)).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+        tree: Any = etree.fromstring(
+            self.connection.lookupByUUIDString(str(like)).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        )
         for name, text in (("name", f"bare-{own}"), ("uuid", own)):
             found = tree.find(name)
             found.text = text
@@ -135,20 +139,26 @@ def measure(report: Report, folder: Path, *, quick: bool) -> None:
         rig = _rig(stack, own)
         cold, server = rig.by_gateway()
         like = ids.decode(server)[1]
-        ours, theirs = [], []
+        ours: list[float] = []
+        theirs: list[float] = []
         kept = server
+        end = time.monotonic() + BUDGET_SECONDS
         for _ in range(1 if quick else 3):
+            if ours and time.monotonic() > end:
+                break  # a machine this busy gets fewer rounds
             took, other = rig.by_gateway()
             ours.append(took)
             rig.remove(other)
             theirs.append(rig.bare(like))
         rig.remove(kept)
     section = "boot under QEMU (TCG)"
-    report.add(section, "first server on a host, image brought there", cold, "s", baseline=median(theirs), against="bare")
+    report.add(
+        section, "first server on a host, image brought there", cold, "s", baseline=median(theirs), against="bare"
+    )
     report.add(
         section, "serverCreate to first userland line", median(ours), "s", baseline=median(theirs),
         against="bare virDomainCreateXML", target="at most 1.2 x + 1 s",
-        note=f"beyond 1.2 x: {median(ours) - 1.2 * median(theirs):+.2f} s",
+        note=f"of {len(ours)}; beyond 1.2 x: {median(ours) - 1.2 * median(theirs):+.2f} s",
     )  # fmt: skip
 
 
@@ -159,7 +169,7 @@ def _rig(stack: ExitStack, own: Path) -> Rig:
     guest = guest_image()
     told = json.loads(subprocess.check_output(("qemu-img", "info", "-f", "qcow2", "--output=json", str(guest))))
     image = active_image(
-        ground.db, ground.settings, ground.tenant, guest.read_bytes(), ImageFormat.QCOW2, told["virtual-size"]
+        ground.db, ground.settings, ground.tenant, guest.read_bytes(), ImageFormat.QCOW2, size=told["virtual-size"]
     )
     row = Host(
         name="bench", hypervisor=Hypervisor.KVM, endpoint=host.uri, options={"accelerator": "tcg"}, vcpu_ratio=16.0,

@@ -17,7 +17,6 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.servers.daemon import ServerError
 
-
 USER_OF_BENCH, PASSWORD_OF_BENCH = "bench", "a-password-of-the-bench"
 JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 
@@ -75,7 +74,8 @@ def sign_in(address: str, username: str, password: str) -> str:
     return token
 
 
-EVENTS = """subscription { events(filter: {nouns: ["server"]}) { objectId object { ... on Server { status statusReason } } } }"""
+EVENTS = """subscription { events(filter: {nouns: ["server"]})
+  { objectId object { ... on Server { status statusReason } } } }"""
 
 
 @dataclass(slots=True)

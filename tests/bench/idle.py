@@ -50,14 +50,14 @@ def measure(
     found.stop()
     log.write_text("")
     found = process.worker(process.settings(scaled, free_port(), broker_url=rabbit.new_url()), log)
-    report.add("idle", "worker: exec to ready", found.started_s, "s", note=f"CPU until then {found.start_cpu_ms / 1000:.2f} s")
+    report.add(
+        "idle", "worker: exec to ready", found.started_s, "s", note=f"CPU until then {found.start_cpu_ms / 1000:.2f} s"
+    )
     _rest(report, "worker", found, seconds, target="under 120 MiB (issue 5)", quoted=None)
     found.stop()
 
 
-def _rest(
-    report: Report, name: str, found: Measured, seconds: float, *, target: str, quoted: float | None
-) -> None:
+def _rest(report: Report, name: str, found: Measured, seconds: float, *, target: str, quoted: float | None) -> None:
     before = found.cpu_ms
     time.sleep(seconds)  # a period to measure over, not a hope
     used = (found.cpu_ms - before) / seconds

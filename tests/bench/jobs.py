@@ -168,4 +168,6 @@ def _tell(report: Report, section: str, cloud: Cloud, ground: Ground, *, quick: 
             against=QUOTED, note="all processes of ours",
         )  # fmt: skip
         if cloud.database:
-            report.add(section, f"CPU of PostgreSQL a server {name}", median([each.database_ms for each in found]), "ms")
+            report.add(
+                section, f"CPU of PostgreSQL a server {name}", median([each.database_ms for each in found]), "ms"
+            )

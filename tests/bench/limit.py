@@ -25,7 +25,8 @@ Send = Callable[[Message], Awaitable[None]]
 Ask = Callable[[str, tuple[Any, ...]], Awaitable[bytes]]
 
 SERVER = """{object}('id', s.uid, 'name', s.name, 'status', s.status, 'createdAt', s.created_at,
- 'flavor', (SELECT {object}('name', f.name, 'vcpus', f.vcpus, 'ramMib', f.ram_mib) FROM flavor f WHERE f.id = s.flavor_id),
+ 'flavor', (SELECT {object}('name', f.name, 'vcpus', f.vcpus, 'ramMib', f.ram_mib)
+   FROM flavor f WHERE f.id = s.flavor_id),
  'image', (SELECT {object}('id', i.uid, 'name', i.name) FROM image i WHERE i.id = s.image_id),
  'ports', (SELECT {array}({object}('macAddress', p.mac, 'ipAddresses',
     (SELECT {array}(a.address) FROM port_address a WHERE a.port_id = p.id),
@@ -80,6 +81,8 @@ class App:
                     return str(row[0]).encode() if row else b"null"
 
             yield ask
+
+    _ask: Ask
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or live through one lifespan."""

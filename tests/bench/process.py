@@ -27,7 +27,7 @@ PROGRAM = str(Path(sys.executable).with_name("stratograph"))
 
 @dataclass(slots=True)
 class Measured:
-    """A process that runs. ``started_s`` is the time from exec until it was ready, ``start_cpu_ms`` its CPU until then."""
+    """A process that runs. ``started_s`` is the time from exec until ready, ``start_cpu_ms`` its CPU until then."""
 
     popen: subprocess.Popen[bytes]
     log: Path

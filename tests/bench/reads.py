@@ -97,7 +97,7 @@ def _by_process(report: Report, ground: Ground, kind: str, server: PostgresServe
             ),
         }
         database = server.daemon.guard_pid if server else None
-        rounds, seconds = (3, 0.6) if quick else (7, 1.0)
+        rounds, seconds = (3, 0.6) if quick else (5, 1.0)
         for number in range(rounds + 1):
             for pair in pairs.values():
                 for each in pair:

@@ -35,16 +35,15 @@ from gateway.kernel.access import CLOUD, Role
 from gateway.kernel.db import Database
 from gateway.kernel.settings import Settings
 from gateway.metering.usage import Interval, Metered
-from gateway.network.address import PortAddress
 from gateway.network import network as networks
 from gateway.network import subnet as subnets
+from gateway.network.address import PortAddress
 from gateway.network.network import Network, NetworkCreate
 from gateway.network.port import Port
 from gateway.network.subnet import AllocationPool, SubnetCreate
 from gateway.volume.volume import Volume, VolumeStatus
 from tests.bench.client import PASSWORD_OF_BENCH, USER_OF_BENCH
 from workers.image.image import store
-
 
 CONTENT = b"a disk image".ljust(1 << 20, b"\0")
 ROOM = {"vcpus": "65536", "ram_mib": "1000000000", "disk_gib": "1000000000"}
@@ -128,7 +127,8 @@ class Ground:
         """Servers that run, each with what it would have left behind: a port with an address, a volume, a job and its
         metered intervals. ``first`` is the number of the first one's address.
         """
-        db, owner = self.db, {"tenant_id": self.tenant}
+        db = self.db
+        owner: dict[str, Any] = {"tenant_id": self.tenant}
         row = Server(
             **owner, name="old", creator_id=self.user, status=ServerStatus.ACTIVE, phase=Phase.READY,
             observed=Observed.RUNNING, flavor_id=self.flavor, vcpus=1, ram_mib=128, disk_gib=1, image_id=self.image,
@@ -172,7 +172,9 @@ def _network(db: Database, tenant: int) -> tuple[int, int]:
     return db.run(make)
 
 
-def active_image(db: Database, settings: Settings, tenant: int, content: bytes, kind: ImageFormat, size: int = 0) -> int:
+def active_image(
+    db: Database, settings: Settings, tenant: int, content: bytes, kind: ImageFormat, *, size: int = 0
+) -> int:
     """An image that is ready, with its file in the store; ``size`` is its virtual size in bytes if that differs."""
     uid = ids.system()
     key = one(

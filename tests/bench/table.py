@@ -1,5 +1,5 @@
-"""The bench's one table, on the screen and as bench.json: each figure with its unit, its baseline from the same run, and
-their ratio. Nothing here measures.
+"""The bench's one table, on the screen and as bench.json: each figure with its unit, its baseline from the same run,
+and their ratio. Nothing here measures.
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ class Report:
                 table.add_row(f"[bold]{section}[/]")
             told = "; ".join(text for text in (each.against, each.note) if text)
             table.add_row(
-                f"  {each.name}", _short(each.value), each.unit, _short(each.baseline), _short(each.ratio), each.target, told
+                f"  {each.name}",
+                _short(each.value),
+                each.unit,
+                _short(each.baseline),
+                _short(each.ratio),
+                each.target,
+                told,
             )
         console = Console(width=max(150, Console().width))
         console.print(table)
