@@ -12,10 +12,11 @@ from gateway.identity import quota
 from gateway.identity.quota import Resource
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Order
+from gateway.kernel import noun as nouns
 from gateway.kernel import row
 from gateway.kernel.access import Role, Subject, require, within
 from gateway.kernel.command import AnyId, Command, Retryable
-from gateway.kernel.errors import InvalidState
+from gateway.kernel.errors import InUse, InvalidState
 from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
 from gateway.metering import usage
@@ -78,7 +79,7 @@ class SnapshotDelete(Retryable):
 
 
 def delete(session: Session, subject: Subject, command: SnapshotDelete) -> dict[str, Any]:
-    """Delete a snapshot; volumes made from it stay whole."""
+    """Delete a snapshot; volumes made from it stay whole. Raises InUse while one is being made."""
     found = NOUN.get(session, subject, command.id, "id")
     require(subject, Role.MEMBER, found.tenant_id, what="deleting a snapshot")
     public = NOUN.public(found)
@@ -88,6 +89,11 @@ def delete(session: Session, subject: Subject, command: SnapshotDelete) -> dict[
         raise InvalidState(
             "The snapshot is being made.", path=("id",), current=found.status.value, allowed=["AVAILABLE", "ERROR"]
         )
+    volume: Any = nouns.BY_PREFIX["volume"].table
+    making = session.exec(select(volume).where(volume.snapshot_id == found.id, volume.status == "CREATING")).all()
+    if making:
+        told = [nouns.public(each) for each in making[:20]]
+        raise InUse("Volumes are being made from this snapshot.", path=("id",), blockers=told)
     found.status = SnapshotStatus.DELETING
     session.flush()
     order = Order("snapshot.delete", found.tenant_id, public, arguments={"snapshot_id": found.id})
@@ -96,6 +102,10 @@ def delete(session: Session, subject: Subject, command: SnapshotDelete) -> dict[
 
 def forget(session: Session, snapshot: Snapshot) -> None:
     """The last trace goes: quota is given back and nothing is counted any more."""
+    volume: Any = nouns.BY_PREFIX["volume"].table
+    for made in session.exec(select(volume).where(volume.snapshot_id == snapshot.id)):
+        made.snapshot_id = None
+    session.flush()
     quota.give(session, snapshot.tenant_id, {Resource.SNAPSHOTS: 1, Resource.VOLUME_GIB: snapshot.size_gib})
     usage.closed(session, snapshot.uid)
     session.delete(snapshot)

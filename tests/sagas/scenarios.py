@@ -10,6 +10,7 @@ from typing import Any
 from gateway.compute import attachment, server, server_create
 from gateway.compute import host as hosts
 from gateway.image import image_change
+from gateway.integration import export
 from gateway.network import network as networks
 from gateway.network import security_group as groups
 from gateway.network import security_group_rule as rules
@@ -57,6 +58,11 @@ def _attached(stage: Stage) -> tuple[str, str]:
     return holder, held
 
 
+@scenario("export.create")
+def _export(stage: Stage) -> None:
+    stage.order(export.create, export.BulkExport(kind=export.ExportKind.INVENTORY))
+
+
 @scenario("host.probe")
 def _probe(stage: Stage) -> None:
     stage.order(hosts.enlist, host("another"), subject=stage.root)
@@ -65,7 +71,8 @@ def _probe(stage: Stage) -> None:
 @scenario("image.delete")
 def _image_delete(stage: Stage) -> None:
     image = stage.parts["image"]
-    stage.done(volume.delete, volume.VolumeDelete(id=stage.id(_volume(stage, image_id=image))))
+    stage.order(volume.delete, volume.VolumeDelete(id=stage.id(_volume(stage, image_id=image))))
+    stage.world.work()
     stage.order(image_change.delete, image_change.ImageDelete(id=image))
 
 

@@ -31,23 +31,15 @@ def check(cloud: Cloud) -> list[str]:
 def _claims(cloud: Cloud, unfinished: list[Job]) -> list[str]:
     """A host's use is the sum of what servers, volumes and snapshots claim of it."""
     used: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
-    making = {job.arguments["server_id"]: job for job in unfinished if job.kind == "server.create"}
-    being_made: set[int] = set()
 
     def claim(host_id: int | None, *amount: int) -> None:
         if host_id is not None:
             used[host_id] = [a + b for a, b in zip(used[host_id], amount, strict=True)]
 
     for server in cloud.rows(Server):
-        job = making.get(server.id)
-        if job is None or server.phase.value != "BUILDING":
-            claim(server.host_id, server.vcpus, server.ram_mib, server.disk_gib)
-        elif "amount" in job.memory:
-            claim(job.memory["host_id"], *job.memory["amount"])
-            being_made.update(job.arguments["fresh_volumes"])
+        claim(server.host_id, server.vcpus, server.ram_mib, server.disk_gib)
     for volume in cloud.rows(Volume):
-        if volume.id not in being_made:
-            claim(volume.host_id, 0, 0, volume.size_gib)
+        claim(volume.host_id, 0, 0, volume.size_gib)
     for snapshot in cloud.rows(Snapshot):
         claim(snapshot.host_id, 0, 0, snapshot.size_gib)
     for job in unfinished:

@@ -27,6 +27,8 @@ def _pair(run: Run) -> tuple[Server, Volume]:
     if server is None or volume is None or server.phase is not Phase.READY or server.host_id is None:
         current = "gone" if server is None else server.status.value
         raise errors.InvalidState(f"The server is {current}.", current=current, allowed=["ACTIVE", "STOPPED"])
+    if volume.server_id != server.id:
+        raise errors.InvalidState("The volume was freed.", current=volume.status.value, allowed=["ATTACHING"])
     if volume.host_id != server.host_id:
         raise errors.NoValidHost("The volume lies on another host than the server.", decision=None)
     return server, volume
@@ -66,7 +68,8 @@ def _detach(run: Run, server: Server, volume: Volume) -> Any:
 
 def _not_attached(session: Session, job: Job, _why: Refusal) -> None:
     volume = session.get(Volume, job.arguments["volume_id"])
-    if volume is not None and volume.status is VolumeStatus.ATTACHING:
+    mine = volume is not None and volume.server_id == job.arguments["server_id"]
+    if volume is not None and mine and volume.status is VolumeStatus.ATTACHING:
         volumes.freed(volume)
 
 
@@ -95,8 +98,13 @@ def _still_attached(session: Session, job: Job, _why: Refusal) -> None:
 
 
 def _replug(run: Run) -> Change | None:
-    """A detachment that failed may have unplugged the disk all the same: it goes back in."""
-    server, volume = _pair(run)
+    """A detachment that failed may have unplugged the disk all the same: it goes back in, unless the server is on its
+    way out.
+    """
+    try:
+        server, volume = _pair(run)
+    except errors.InvalidState:
+        return None
     disk = DiskSpec(volume.uid, volume.device or "")
     call(run, server.host_id or 0, lambda driver, deadline: driver.machines.attach(server.uid, disk, deadline))
     return None

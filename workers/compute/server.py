@@ -6,6 +6,7 @@ back in reverse. Deleting goes only forward.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlmodel import Session, col, select
@@ -44,6 +45,16 @@ def _server(session: Session, run_or_job: Run | Job) -> Server:
     return server
 
 
+def _gone(session: Session, run_or_job: Run | Job) -> Server | None:
+    """The server of a job that goes on without it: a deletion, or an undo that a deletion came before."""
+    return session.get(Server, run_or_job.arguments["server_id"])
+
+
+def _fresh(session: Session, run_or_job: Run | Job) -> Sequence[Volume]:
+    """The volumes that are made with the server."""
+    return session.exec(select(Volume).where(col(Volume.id).in_(run_or_job.arguments["fresh_volumes"]))).all()
+
+
 def _host(run: Run) -> int:
     host_id: int = run.memory["host_id"]
     return host_id
@@ -68,6 +79,8 @@ def _place(run: Run) -> Change:
             raise Transient("other servers took the room first")
         server.host_id = host.id
         server.hypervisor = host.hypervisor
+        for volume in _fresh(session, job):
+            volume.host_id = host.id  # its room is claimed with the server's
         job.memory = {**job.memory, "host_id": host.id, "amount": [amount.vcpus, amount.ram_mib, amount.disk_gib]}
 
     run.say("A host was chosen and its room claimed.")
@@ -78,10 +91,13 @@ def _unplace(_run: Run) -> Change:
     def change(session: Session, job: Job) -> None:
         if "amount" not in job.memory:
             return
-        hosts.release(session, job.memory["host_id"], Amount(*job.memory["amount"]))
-        server = _server(session, job)
-        server.host_id = None
-        server.hypervisor = None
+        server = _gone(session, job)
+        if server is not None and server.host_id is not None:  # else it was deleted meanwhile, with what it held
+            hosts.release(session, server.host_id, Amount(*job.memory["amount"]))
+            server.host_id = None
+            server.hypervisor = None
+            for volume in _fresh(session, job):
+                volume.host_id = None
         job.memory = {key: value for key, value in job.memory.items() if key not in ("host_id", "amount")}
 
     return change
@@ -140,8 +156,7 @@ def _disks(run: Run) -> Change:
     run.say(f"{len(wanted)} disks are made.")
 
     def change(session: Session, job: Job) -> None:
-        for volume in session.exec(select(Volume).where(col(Volume.id).in_(job.arguments["fresh_volumes"]))):
-            volume.host_id = job.memory["host_id"]
+        for volume in _fresh(session, job):
             volume.status = VolumeStatus.ATTACHING
 
     return change
@@ -151,14 +166,15 @@ def _drop_disks(run: Run) -> Change | None:
     if "host_id" not in run.memory:
         return None
     with run.read() as session:
-        server = _server(session, run)
-        fresh = session.exec(select(Volume).where(col(Volume.id).in_(run.arguments["fresh_volumes"]))).all()
+        server = _gone(session, run)
+        fresh = _fresh(session, run)
+    if server is None:
+        return None
     for uid in [*([server.root_uid] if server.root_uid else []), *(volume.uid for volume in fresh)]:
         call(run, _host(run), lambda driver, deadline, uid=uid: driver.volumes.remove(uid, deadline))
 
     def change(session: Session, job: Job) -> None:
-        for volume in session.exec(select(Volume).where(col(Volume.id).in_(job.arguments["fresh_volumes"]))):
-            volume.host_id = None
+        for volume in _fresh(session, job):
             volume.status = VolumeStatus.CREATING
 
     return change
@@ -179,8 +195,10 @@ def _unmake(run: Run) -> Change | None:
     if "host_id" not in run.memory:
         return None
     with run.read() as session:
-        uid = _server(session, run).uid
-    call(run, _host(run), lambda driver, deadline: driver.machines.remove(uid, deadline))
+        server = _gone(session, run)
+    if server is not None:
+        uid = server.uid
+        call(run, _host(run), lambda driver, deadline: driver.machines.remove(uid, deadline))
     return None
 
 
@@ -315,10 +333,6 @@ saga("server.reboot", Step("power", _reboot, kept=_ONCE))
 # ------------------------------------------------------------------------------------------------ delete
 
 
-def _gone(session: Session, job: Job) -> Server | None:
-    return session.get(Server, job.arguments["server_id"])
-
-
 def _begin(_run: Run) -> Change:
     def change(session: Session, job: Job) -> None:
         server = _gone(session, job)
@@ -345,20 +359,25 @@ def _delete_machine(run: Run) -> Change:
     return change
 
 
+def _goes_along(volume: Volume) -> bool:
+    """Whether a volume goes with its server: because its owner said so, or because it never was made."""
+    return volume.delete_with_server or volume.status is VolumeStatus.CREATING
+
+
 def _delete_disks(run: Run) -> Change:
     with run.read() as session:
         server = session.get(Server, run.arguments["server_id"])
         held = session.exec(select(Volume).where(Volume.server_id == run.arguments["server_id"])).all()
     if server is not None and server.host_id is not None:
-        doomed = [volume.uid for volume in held if volume.delete_with_server]
+        doomed = [volume.uid for volume in held if _goes_along(volume)]
         for uid in [*([server.root_uid] if server.root_uid else []), *doomed]:
             call(run, server.host_id, lambda driver, deadline, uid=uid: driver.volumes.remove(uid, deadline))
-    kept = sum(not volume.delete_with_server for volume in held)
+    kept = sum(not _goes_along(volume) for volume in held)
     run.say(f"Its disks are gone; {kept} volumes stay." if kept else "Its disks are gone.")
 
     def change(session: Session, job: Job) -> None:
         for volume in session.exec(select(Volume).where(Volume.server_id == job.arguments["server_id"])).all():
-            if volume.delete_with_server:
+            if _goes_along(volume):
                 if volume.host_id is not None:
                     hosts.release(session, volume.host_id, Amount(disk_gib=volume.size_gib))
                 volumes.forget(session, volume)

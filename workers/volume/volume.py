@@ -180,7 +180,8 @@ def _not_grown(session: Session, job: Job, _why: Refusal) -> None:
     volume = session.get(Volume, job.arguments["volume_id"])
     if volume is not None and volume.status is VolumeStatus.EXTENDING:
         volume.status = VolumeStatus(job.arguments["before"])
-        quota.give(session, volume.tenant_id, {Resource.VOLUME_GIB: job.arguments["more"]})
+    if job.tenant_id is not None:  # also when the volume went with its server meanwhile
+        quota.give(session, job.tenant_id, {Resource.VOLUME_GIB: job.arguments["more"]})
 
 
 saga(
