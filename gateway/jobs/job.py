@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -189,11 +190,10 @@ def _hold_queue(session: Session, resource: str | None) -> None:
         session.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
-def claim(session: Session, job_id: int, worker: str, lease: timedelta) -> Job | None:
-    """Take a job to run it, or None: it is done, not due, leased by another, or behind another of its resource."""
-    if session.get_bind().dialect.name == "postgresql":
-        _hold_queue(session, session.exec(select(Job.resource).where(Job.id == job_id)).first())
-    now = clock.now(session)
+@cache
+def _claimable() -> SelectOfScalar[Job]:
+    """The job ``:job_id`` if it may be claimed at ``:moment``; built once, since building it costs more than asking."""
+    now: Any = sa.bindparam("moment", type_=sa.inspect(Job).columns.due_at.type)
     other = aliased(Job)
     ahead = (
         sa.select(sa.literal(1))
@@ -205,14 +205,21 @@ def claim(session: Session, job_id: int, worker: str, lease: timedelta) -> Job |
         )
         .correlate(Job)
     )
-    statement = select(Job).where(
-        col(Job.id) == job_id,
+    return select(Job).where(
+        col(Job.id) == sa.bindparam("job_id"),
         col(Job.status).in_(LIVE),
         col(Job.due_at) <= now,
         or_(col(Job.lease_until).is_(None), col(Job.lease_until) < now),
         ~sa.exists(ahead),
     )
-    job = session.exec(statement).first()
+
+
+def claim(session: Session, job_id: int, worker: str, lease: timedelta) -> Job | None:
+    """Take a job to run it, or None: it is done, not due, leased by another, or behind another of its resource."""
+    if session.get_bind().dialect.name == "postgresql":
+        _hold_queue(session, session.exec(select(Job.resource).where(Job.id == job_id)).first())
+    now = clock.now(session)
+    job = session.exec(_claimable(), params={"job_id": job_id, "moment": now}).first()
     if job is None:
         return None
     if job.status is Status.QUEUED:
