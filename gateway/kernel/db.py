@@ -172,6 +172,9 @@ def _sqlite_engine(url: sa.URL, *, write: bool) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        if write:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:  # a deferred BEGIN asks for no lock, so it cannot fail; SQLAlchemy's way would cost as much as a read
+            connection.connection.driver_connection.execute("BEGIN")  # type: ignore[union-attr]  # sqlite3's own
 
     return engine

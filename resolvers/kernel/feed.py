@@ -8,6 +8,7 @@ the log itself, so a slow client costs bounded memory and misses nothing.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -23,6 +24,8 @@ from resolvers.kernel.context import on_thread
 
 BATCH = 500
 LOOK_EVERY_S = 0.1
+LOOK_APART_S = 0.01
+"""Two looks at the log are at least so far apart: the first commit of a burst is told at once, the others together."""
 MOST_WAITING = 5_000
 
 log = structlog.get_logger(__name__)
@@ -145,10 +148,13 @@ class Feed:
                 self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _run(self) -> None:
+        looked = 0.0
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), LOOK_EVERY_S if self._subscribers else None)
+            await asyncio.sleep(max(0.0, looked + LOOK_APART_S - time.monotonic()))
             self._wake.clear()
+            looked = time.monotonic()
             try:
                 await self._look()
             except Exception:
