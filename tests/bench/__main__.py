@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,7 +64,7 @@ def main() -> int:
                 parts[name]()
             except Exception:  # noqa: BLE001 - one part that fails must not cost the others' figures
                 failed = True
-                told.print_exception(max_frames=8)
+                told.print(traceback.format_exc()[-2500:], style="red", markup=False)
                 report.add(name, f"{name} could not be measured", None, "", note="the log above says why")
             told.print(f"measured {name} in {time.monotonic() - began:.0f} s", style="dim")
     report.show()
