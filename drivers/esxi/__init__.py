@@ -1,14 +1,14 @@
 """``esxi``: VMware ESXi and vCenter hosts through pyVmomi.
 
-So far it connects (TLS verified, always), tells a host's facts, and lists and inspects the machines that carry our
-mark; everything else is refused as Unsupported, so no capability is declared. Importing this imports no SDK.
+Machines, VMDK volumes, base images and port groups of one host, direct or through vCenter; TLS is always verified.
+Seen on a simulator only (see README.md). Importing this imports no SDK.
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
-from drivers.api import Deadline, Driver, DriverType, HostConfig
+from drivers.api import Capability, Deadline, DiskFormat, Driver, DriverType, HostConfig
 
 __all__ = ["DRIVER"]
 
@@ -25,10 +25,20 @@ def _connect(config: HostConfig, deadline: Deadline) -> Driver:
 
 DRIVER = DriverType(
     kind="ESXI",
-    description="VMware ESXi and vCenter through pyVmomi: connects and looks, makes nothing yet.",
+    description="VMware ESXi and vCenter through pyVmomi (tested against a simulator only)",
     connect=_connect,
-    traits=frozenset(),
-    verbs=frozenset(),
-    image_formats=(),
+    traits=frozenset(
+        {
+            Capability.MACHINES,
+            Capability.VOLUMES,
+            Capability.NETWORKS,
+            Capability.OVERLAPPING_SUBNETS,
+            Capability.VOLUME_HOT_ATTACH,
+            Capability.VOLUME_HOT_EXTEND,
+            Capability.UEFI,
+        }
+    ),
+    verbs=frozenset({Capability.VOLUME_SNAPSHOT, Capability.STATE_EVENTS}),
+    image_formats=(DiskFormat.RAW,),
     missing=_missing,
 )

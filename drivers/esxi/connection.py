@@ -1,30 +1,29 @@
-"""A connection to one ESXi host, direct or through vCenter: it looks, and refuses what would make or change.
-
-Machines are ours when the mark in their extraConfig names their own instance UUID; nothing else is ever shown. All that
-writes raises Unsupported until the driver is complete, and no capability is declared for it.
-"""
+"""A connection to one ESXi host, direct or through vCenter: finds the host at connect, and puts the facets together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from pyVmomi import vim
 
-from drivers import api
-from drivers.api import Capability, Deadline, HostAtFault, HostConfig, HostFacts, Machine, Refused, Unsupported
-from drivers.esxi import reading
+from drivers.api import Deadline, HostAtFault, HostConfig, HostFacts, MachineChanged, Refused, Snapshot, Watch
+from drivers.esxi import options, reading
+from drivers.esxi.machines import EsxiMachines
+from drivers.esxi.networks import EsxiNetworks
 from drivers.esxi.session import Session
+from drivers.esxi.site import Site, reference
 from drivers.esxi.trust import endpoint
+from drivers.esxi.volumes import EsxiVolumes
+from drivers.esxi.watching import EsxiWatch
 
 
 def connect(config: HostConfig, deadline: Deadline) -> EsxiConnection:
     """Log in and find the host. Raises Refused for a wrong configuration, HostAtFault for TLS and login."""
-    at = endpoint(config)
+    at, wanted = endpoint(config), options.read(config)
     session = Session(at, deadline)
     try:
-        return EsxiConnection(session, _pick(session, at.inventory_host, deadline))
+        return EsxiConnection(Site(session, _pick(session, at.inventory_host, deadline), wanted))
     except BaseException:
         session.close()
         raise
@@ -37,113 +36,48 @@ def _pick(session: Session, name: str | None, deadline: Deadline) -> str:
     fitting = [host for host, each in found if name is None or each["name"] == name]
     if len(fitting) != 1:
         raise Refused(f"option 'host' has to name one of this endpoint's hosts: {', '.join(names) or 'it has none'}")
-    return str(fitting[0]._moId)  # noqa: SLF001 - pyVmomi's only name for an object's reference
-
-
-def _not_yet(capability: Capability) -> NoReturn:
-    raise Unsupported(capability, "the ESXi driver looks at hosts, it does not make or change anything yet")
-
-
-class EsxiMachines:
-    """See :class:`drivers.api.Machines`; looks only."""
-
-    def __init__(self, session: Session, host: str) -> None:
-        self._session = session
-        self._host = host
-
-    def inspect(self, machine_id: UUID, deadline: Deadline) -> Machine | None:
-        """See :meth:`drivers.api.Machines.inspect`."""
-
-        def ask() -> Machine | None:
-            content = self._session.content
-            # By instance UUID in the whole inventory; vCenter may have moved it to another host than this one.
-            found = content.searchIndex.FindByUuid(None, str(machine_id), True, True)
-            if found is None:
-                return None
-            properties = reading.one(content, found, (*reading.MACHINE, "runtime.host"))
-            host = properties.get("runtime.host")
-            here = host is not None and host._moId == self._host  # noqa: SLF001 - as above
-            return reading.our_machine(properties) if here else None
-
-        return self._session.read(ask, deadline)
-
-    def list(self, deadline: Deadline) -> Sequence[Machine]:
-        """See :meth:`drivers.api.Machines.list`."""
-
-        def ask() -> Sequence[Machine]:
-            host = self._session.managed(vim.HostSystem, self._host)
-            found = reading.related(self._session.content, host, "vm", vim.VirtualMachine, reading.MACHINE)
-            machines = [reading.our_machine(properties) for _, properties in found]
-            return [each for each in machines if each is not None]
-
-        return self._session.read(ask, deadline)
-
-    def ensure(self, spec: api.MachineSpec, deadline: Deadline) -> NoReturn:  # noqa: ARG002 - the contract's
-        """Unsupported."""
-        _not_yet(Capability.MACHINES)
-
-    def remove(self, machine_id: UUID, deadline: Deadline) -> NoReturn:  # noqa: ARG002 - the contract's
-        """Unsupported."""
-        _not_yet(Capability.MACHINES)
-
-    def power(self, machine_id: UUID, action: api.PowerAction, deadline: Deadline) -> NoReturn:  # noqa: ARG002 - as above
-        """Unsupported."""
-        _not_yet(Capability.MACHINES)
-
-    def attach(self, machine_id: UUID, disk: api.DiskSpec, deadline: Deadline) -> NoReturn:  # noqa: ARG002 - as above
-        """Unsupported."""
-        _not_yet(Capability.MACHINES)
-
-    def detach(self, machine_id: UUID, volume_id: UUID, deadline: Deadline) -> NoReturn:  # noqa: ARG002 - as above
-        """Unsupported."""
-        _not_yet(Capability.MACHINES)
-
-    def sample(self, deadline: Deadline) -> NoReturn:  # noqa: ARG002 - the contract's
-        """Unsupported."""
-        _not_yet(Capability.MACHINES)
-
-
-class _Absent:
-    """A facet of which every verb is Unsupported."""
-
-    def __init__(self, capability: Capability) -> None:
-        self._capability = capability
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-
-        def verb(*_: object, **__: object) -> NoReturn:
-            _not_yet(self._capability)
-
-        return verb
+    return reference(fitting[0])
 
 
 class EsxiConnection:
-    """See :class:`drivers.api.Driver`."""
+    """See :class:`drivers.api.Driver`; it has snapshots and pushes state changes, too."""
 
-    def __init__(self, session: Session, host: str) -> None:
-        self._session = session
-        self._host = host
-        self.machines: api.Machines = EsxiMachines(session, host)
-        self.volumes: api.Volumes = _Absent(Capability.VOLUMES)
-        self.networks: api.Networks = _Absent(Capability.NETWORKS)
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.volumes = EsxiVolumes(site)
+        self.networks = EsxiNetworks(site)
+        self.machines = EsxiMachines(site, self.networks)
 
     def facts(self, deadline: Deadline) -> HostFacts:
         """See :meth:`drivers.api.Driver.facts`."""
 
         def ask() -> HostFacts:
-            content = self._session.content
-            host = self._session.managed(vim.HostSystem, self._host)
-            found = reading.one(content, host, reading.HOST)
+            content = self._site.content
+            found = reading.one(content, self._site.host, reading.HOST)
             if found.get("summary.runtime.connectionState", "connected") != "connected":
                 raise HostAtFault("vCenter is not connected to the host", vendor_code="HostNotConnected")
             names = ("summary.capacity", "summary.accessible")
-            stores = reading.related(content, host, "datastore", vim.Datastore, names)
+            stores = reading.related(content, self._site.host, "datastore", vim.Datastore, names)
             return reading.facts_of(found, [each for _, each in stores])
 
-        return self._session.read(ask, deadline)
+        return self._site.session.read(ask, deadline)
+
+    def snapshot(self, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
+        """See :meth:`drivers.api.Snapshots.snapshot`."""
+        return self.volumes.snapshot(volume_id, snapshot_id, deadline)
+
+    def remove_snapshot(self, snapshot_id: UUID, deadline: Deadline) -> None:
+        """See :meth:`drivers.api.Snapshots.remove_snapshot`."""
+        self.volumes.remove_snapshot(snapshot_id, deadline)
+
+    def list_snapshots(self, deadline: Deadline) -> Sequence[Snapshot]:
+        """See :meth:`drivers.api.Snapshots.list_snapshots`."""
+        return self.volumes.list_snapshots(deadline)
+
+    def watch(self, on_change: Callable[[MachineChanged], None], deadline: Deadline) -> Watch:
+        """See :meth:`drivers.api.Watching.watch`."""
+        return EsxiWatch(self._site, on_change, deadline)
 
     def close(self) -> None:
         """See :meth:`drivers.api.Driver.close`."""
-        self._session.close()
+        self._site.session.close()

@@ -16,10 +16,12 @@ from pyVmomi import vim, vmodl
 
 from drivers.api import HostFacts, Machine, Power
 
-PAGE = 200
+PAGE = 500
 MIB = 1024**2
 GIB = 1024**3
 MARK = "stratograph.id"
+NAME_MARK = "stratograph.name"
+DISK_MARK = "stratograph.disk."
 VOLUME_PATH = re.compile(r"/volumes/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
 POWERS = {"poweredOn": Power.RUNNING, "poweredOff": Power.OFF, "suspended": Power.SUSPENDED}
 MACHINE = (
@@ -32,6 +34,7 @@ MACHINE = (
     "runtime.powerState",
     "runtime.connectionState",
 )
+SAMPLE = ("runtime.bootTime", "summary.quickStats.guestMemoryUsage")
 HOST = (
     "name",
     "summary.hardware.numCpuThreads",
@@ -86,9 +89,14 @@ def facts_of(host: Properties, datastores: list[Properties]) -> HostFacts:
     )
 
 
+def marks_of(found: Properties) -> dict[str, Any]:
+    """What extraConfig says; a key that was emptied says nothing."""
+    return {each.key: each.value for each in found.get("config.extraConfig") or ()}
+
+
 def our_machine(found: Properties) -> Machine | None:
     """The machine, if it carries our mark and the mark names its own id; a copy by somebody else does not."""
-    marks = {each.key: each.value for each in found.get("config.extraConfig") or ()}
+    marks = marks_of(found)
     identity = found.get("config.instanceUuid")
     if not identity or str(marks.get(MARK, "")).lower() != str(identity).lower():
         return None
@@ -96,22 +104,33 @@ def our_machine(found: Properties) -> Machine | None:
     power = POWERS.get(str(found.get("runtime.powerState")), Power.UNKNOWN) if connected else Power.UNKNOWN
     return Machine(
         id=UUID(str(identity)),
-        name=str(found.get("name")),
+        name=str(marks.get(NAME_MARK) or found.get("name")),
         power=power,
         vcpus=int(found.get("config.hardware.numCPU") or 0),
         ram_mib=int(found.get("config.hardware.memoryMB") or 0),
-        volumes=dict(_volumes(found.get("config.hardware.device") or ())),
+        volumes=dict(_volumes(found.get("config.hardware.device") or (), marks)),
         reason=None if connected else str(found.get("runtime.connectionState")),
     )
 
 
-def _volumes(devices: Any) -> Iterator[tuple[UUID, str]]:
-    """Volumes by the folder of their file, with the name the guest's kernel gives the disk of that unit number."""
+def volume_devices(devices: Any) -> Iterator[tuple[Any, UUID]]:
+    """The disks that are volumes of ours, known by the folder of the file that their chain began with."""
     for device in devices:
-        name = getattr(getattr(device, "backing", None), "fileName", None)
-        match = VOLUME_PATH.search(str(name or ""))
-        if isinstance(device, vim.vm.device.VirtualDisk) and match:
-            yield UUID(match.group(1)), f"sd{chr(ord('a') + int(device.unitNumber or 0) % 26)}"
+        if not isinstance(device, vim.vm.device.VirtualDisk):
+            continue
+        backing = getattr(device, "backing", None)
+        while getattr(backing, "parent", None) is not None:
+            backing = backing.parent  # type: ignore[union-attr]  # pyVmomi's objects are made at run time
+        match = VOLUME_PATH.search(str(getattr(backing, "fileName", None) or ""))
+        if match:
+            yield device, UUID(match.group(1))
+
+
+def _volumes(devices: Any, marks: Mapping[str, Any]) -> Iterator[tuple[UUID, str]]:
+    """Volumes with the name they were attached by, else the one a guest's kernel gives a disk of that unit number."""
+    for device, volume_id in volume_devices(devices):
+        unit = int(device.unitNumber or 0)
+        yield volume_id, str(marks.get(f"{DISK_MARK}{volume_id}") or f"sd{chr(ord('a') + unit % 26)}")
 
 
 def _read(content: Any, objects: Any, kind: type, names: tuple[str, ...]) -> list[tuple[Any, Properties]]:

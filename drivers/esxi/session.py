@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Callable
+from datetime import datetime
 from http.client import HTTPException, HTTPSConnection
 from threading import Lock, local
 from typing import Any, TypeVar
@@ -28,6 +29,10 @@ NAMESPACE = re.compile(rb"<namespace>(.*?)</namespace>", re.DOTALL)
 VERSION = re.compile(rb"<version>\s*([0-9.]{1,20})\s*</version>")
 HTTP_OK = 200
 BROKEN = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError, HTTPException)
+
+
+class LostAnswerError(Transient):
+    """A call that may have been carried out, or not: look before asking again."""
 
 
 class _DeadlineStub(SoapStubAdapter):
@@ -80,19 +85,66 @@ class Session:
         It is asked once more after a new login when the session had ended, and when a connection broke that may have
         been idle for too long.
         """
-        if not self._open:
-            raise Transient("this connection to the host is closed")
-        deadline.check("calling the host")
-        self._stub.use(deadline)
-        epoch = self._epoch
         with as_driver_errors():
+            return self.look(ask, deadline)
+
+    def look(self, ask: Callable[[], T], deadline: Deadline) -> T:
+        """As :meth:`read`, but raises what the SDK raises, for who wants to know which fault it was."""
+        epoch = self._begin(deadline)
+        try:
+            return ask()
+        except vim.fault.NotAuthenticated:
+            self._renew(epoch, deadline)
+        except BROKEN:
+            deadline.check("calling the host again")
+        return ask()
+
+    def send(self, ask: Callable[[], T], deadline: Deadline) -> T:
+        """What ``ask`` answers, which may change something: never sent again once it may have arrived.
+
+        Raises what the SDK raises, and LostAnswerError when nobody knows whether it was carried out.
+        """
+        epoch = self._begin(deadline)
+        try:
             try:
                 return ask()
             except vim.fault.NotAuthenticated:
                 self._renew(epoch, deadline)
-            except BROKEN:
-                deadline.check("calling the host again")
             return ask()
+        except BROKEN as error:
+            raise LostAnswerError("the host's answer was lost", vendor_code=type(error).__name__) from error
+
+    def once(self, ask: Callable[[], T], deadline: Deadline) -> T:
+        """What ``ask`` answers, sent once and to this very session."""
+        self._begin(deadline)
+        return ask()
+
+    def check(self) -> None:
+        """Raise NotAuthenticated when the session has ended; for requests beside the SOAP service."""
+        if self.content.sessionManager.currentSession is None:
+            raise vim.fault.NotAuthenticated
+
+    def now(self) -> datetime:
+        """The host's clock."""
+        found: datetime = vim.ServiceInstance("ServiceInstance", self._stub).CurrentTime()
+        return found
+
+    @property
+    def cookie(self) -> str:
+        """What names this session in other requests to the host, its files among them."""
+        return str(self._stub.cookie or "").partition(";")[0]
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the host listens and whom we trust."""
+        return self._at
+
+    def _begin(self, deadline: Deadline) -> int:
+        if not self._open:
+            raise Transient("this connection to the host is closed")
+        deadline.check("calling the host")
+        self._stub.use(deadline)
+        return self._epoch
 
     def managed(self, kind: type[T], reference: str) -> T:
         """The object of that reference, on this session."""

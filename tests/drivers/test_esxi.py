@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import ssl
@@ -19,20 +18,16 @@ import pytest
 
 from drivers import api
 from drivers.api import (
-    Capability,
     Deadline,
-    DiskFormat,
     Driver,
     DriverError,
     HostAtFault,
     HostConfig,
-    ImageSpec,
     Power,
     Refused,
     Transient,
     Unsupported,
 )
-from drivers.contract import DriverWideContract, Rig
 from drivers.contracts.rig import wait_for
 from drivers.esxi import DRIVER
 from tests.servers.daemon import PackageMissingError, free_port
@@ -85,22 +80,6 @@ def connected(config: HostConfig) -> Iterator[Driver]:
     driver = DRIVER.connect(config, Deadline(SECONDS))
     yield driver
     driver.close()
-
-
-# ------------------------------------------------------------------------------------------ the contract
-
-
-class TestEsxi(DriverWideContract):
-    """What the contract asks of a driver that declares nothing: refuse everything, change nothing."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def rig(cls, esxi: EsxSim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-        path = tmp_path_factory.mktemp("esxi") / "image"
-        path.write_bytes(b"never read")
-        image = ImageSpec(uuid4(), path, DiskFormat.VMDK, 10, 512, hashlib.sha256(b"never read").hexdigest())
-        with connected(config_of(esxi)) as driver:
-            yield Rig(driver, DRIVER, image, connect=lambda: DRIVER.connect(config_of(esxi), Deadline(SECONDS)))
 
 
 def test_a_closed_connection_is_transient(esxi: EsxSim) -> None:
@@ -373,20 +352,6 @@ def test_a_vcenter_needs_the_hosts_name_and_shows_that_host_only(vcenter: EsxSim
         assert first.machines.inspect(identity, Deadline(SECONDS)) is None
         assert [each.id for each in second.machines.list(Deadline(SECONDS))] == [identity]
         assert second.machines.inspect(identity, Deadline(SECONDS)) is not None
-
-
-def test_what_would_change_something_is_unsupported(esxi: EsxSim) -> None:
-    with connected(config_of(esxi)) as driver:
-        esxi.calls()
-        for facet, verb in (
-            (Capability.MACHINES, lambda: driver.machines.remove(uuid4(), Deadline(SECONDS))),
-            (Capability.VOLUMES, lambda: driver.volumes.list(Deadline(SECONDS))),
-            (Capability.NETWORKS, lambda: driver.networks.list(Deadline(SECONDS))),
-        ):
-            with pytest.raises(Unsupported) as caught:
-                verb()
-            assert caught.value.capability is facet
-        assert esxi.calls() == {}
 
 
 # ------------------------------------------------------------------------------------------ an administrator's hands

@@ -91,16 +91,26 @@ class EsxSim:
         return (self.daemon.folder / "cert.pem").read_text()
 
     def fault(self, method: str, fault: str, times: int = 1) -> None:
-        """Break the next calls of a method: a vSphere fault's name, or `http`, `drop` (done, answer lost), `hang`."""
+        """Break the next calls of a method: a vSphere fault's name (after `task:`: in its task), or `http`, `drop`
+        (done, its answer lost), `hang`. Uploads are the method `PUT /folder`.
+        """
         self._control("fault", method=method, fault=fault, n=times)
 
     def delay(self, method: str, milliseconds: int) -> None:
-        """Make every call of a method take so long."""
+        """Make every call of a method take so long; `*` is every task."""
         self._control("delay", method=method, ms=milliseconds)
 
     def expire(self, *, empty: bool = False) -> None:
         """End all sessions; `empty`: bulk reads then answer with nothing, as old ESXi does."""
         self._control("expire", **({"empty": 1} if empty else {}))
+
+    def expire_at(self, method: str) -> None:
+        """End all sessions when that method is called next, before it is carried out."""
+        self._control("expireAt", method=method)
+
+    def tools(self, *, on: bool) -> None:
+        """Whether guests listen to a shutdown or reboot; at first they do not."""
+        self._control("tools", **({"on": 1} if on else {}))
 
     def calls(self) -> dict[str, int]:
         """How often each method was called since last asked."""

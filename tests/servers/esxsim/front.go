@@ -27,15 +27,19 @@ var open = map[string]bool{"RetrieveServiceContent": true, "Login": true}
 
 // fault is an order: the next n calls of a method go wrong.
 type fault struct {
-	name string // a vSphere fault, or: "http" (503), "drop" (carried out, answer lost), "hang" (no answer)
+	name string // a vSphere fault ("task:" before it: in the task), or: "http" (503), "drop" (done, answer lost), "hang"
 	n    int
 }
 
 // front stands before the simulator. Control, without login: GET /ctl/fault?method=M&fault=F&n=N,
-// /ctl/delay?method=M&ms=N, /ctl/expire[?empty=1], /ctl/calls.
+// /ctl/delay?method=M&ms=N (* is every task), /ctl/expire[?empty=1], /ctl/expireAt?method=M, /ctl/tools?on=1, /ctl/calls.
 type front struct {
 	inner    http.Handler
+	user     string
+	password string
 	mu       sync.Mutex
+	tools    bool   // guests listen
+	endsAt   string // the method at whose next call all sessions end
 	sessions map[string]bool
 	empty    bool // a dead session reads nothing, as old ESXi; else objects with a missingSet, as vCenter
 	faults   map[string]*fault
@@ -43,8 +47,8 @@ type front struct {
 	calls    map[string]int
 }
 
-func newFront(inner http.Handler) *front {
-	return &front{inner: inner, sessions: map[string]bool{}, faults: map[string]*fault{},
+func newFront(inner http.Handler, user, password string) *front {
+	return &front{inner: inner, user: user, password: password, sessions: map[string]bool{}, faults: map[string]*fault{},
 		delays: map[string]time.Duration{}, calls: map[string]int{}}
 }
 
@@ -54,6 +58,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.sdk(w, r)
 	case strings.HasPrefix(path, "/ctl/"):
 		f.control(w, r)
+	case strings.HasPrefix(path, "/folder/"):
+		f.folder(w, r)
 	default:
 		f.inner.ServeHTTP(w, r)
 	}
@@ -73,6 +79,10 @@ func (f *front) control(w http.ResponseWriter, r *http.Request) {
 	case "/ctl/expire":
 		f.sessions = map[string]bool{}
 		f.empty = q.Get("empty") != ""
+	case "/ctl/expireAt":
+		f.endsAt = q.Get("method")
+	case "/ctl/tools":
+		f.tools = q.Get("on") != ""
 	case "/ctl/calls":
 		_ = json.NewEncoder(w).Encode(f.calls)
 		f.calls = map[string]int{}
@@ -86,11 +96,18 @@ func (f *front) take(method string) (string, time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls[method]++
+	if f.endsAt == method {
+		f.sessions, f.endsAt = map[string]bool{}, ""
+	}
+	delay, known := f.delays[method]
+	if !known && strings.HasSuffix(method, "_Task") {
+		delay = f.delays["*"]
+	}
 	if o := f.faults[method]; o != nil && o.n > 0 {
 		o.n--
-		return o.name, f.delays[method]
+		return o.name, delay
 	}
-	return "", f.delays[method]
+	return "", delay
 }
 
 func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
@@ -104,14 +121,30 @@ func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ordered, delay := f.take(m.Name)
-	time.Sleep(delay)
+	task := strings.HasSuffix(m.Name, "_Task")
+	if !task {
+		time.Sleep(delay)
+	}
+	if ordered != "" && !open[m.Name] && !f.alive(r) {
+		ordered = "" // who is nobody meets no fault but that
+	}
+	inTask := strings.TrimPrefix(ordered, "task:")
+	if inTask == ordered {
+		inTask = ""
+	} else {
+		ordered = ""
+	}
 	switch ordered {
 	case "":
 	case "http":
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	case "drop":
-		f.pass(httptest.NewRecorder(), r, body)
+		if task {
+			f.later(httptest.NewRecorder(), r, m, body, delay, "")
+		} else {
+			f.pass(httptest.NewRecorder(), r, body)
+		}
 		panic(http.ErrAbortHandler)
 	case "hang":
 		<-r.Context().Done()
@@ -127,8 +160,14 @@ func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	f.pass(w, r, body)
-	f.remember(w)
+	switch {
+	case task:
+		f.later(w, r, m, body, delay, inTask)
+	case f.guest(w, m):
+	default:
+		f.pass(w, r, body)
+		f.remember(w)
+	}
 }
 
 // alive says whether the request carries a session that has not ended.
@@ -187,6 +226,8 @@ func soapFault(w http.ResponseWriter, obj types.ManagedObjectReference, name str
 	switch name {
 	case "NotAuthenticated", "NoPermission":
 		inner = fmt.Sprintf(`<object type="%s">%s</object><privilegeId>System.View</privilegeId>`, obj.Type, obj.Value)
+	case "InvalidPowerState":
+		inner = `<requestedState>poweredOn</requestedState><existingState>poweredOff</existingState>`
 	case "TaskInProgress":
 		inner = `<task type="Task">task-0</task>`
 	case "SystemError":

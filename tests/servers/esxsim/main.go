@@ -85,6 +85,7 @@ func main() {
 	m := model(*mode, *hosts, *machines)
 	check(m.Create())
 	m.Service.RegisterEndpoints = true
+	own := certificate(*cert)
 	listener, err := net.Listen("tcp", *listen)
 	check(err)
 	m.Service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(*user, *password)}
@@ -93,9 +94,9 @@ func main() {
 	simulator.Map.SessionManager().ServiceHostName = listener.Addr().String()
 
 	server := &http.Server{
-		Handler:   newFront(m.Service.ServeMux),
+		Handler:   newFront(m.Service.ServeMux, *user, *password),
 		ErrorLog:  log.New(io.Discard, "", 0),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate(*cert)}, MinVersion: tls.VersionTLS12},
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12},
 	}
 	go func() { _ = server.ServeTLS(listener, "", "") }()
 	stop := make(chan os.Signal, 1)

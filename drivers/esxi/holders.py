@@ -1,0 +1,60 @@
+"""Which machine holds which volume, on the whole host and whoever made the machine.
+
+A disk is known by the folder of its file, or of the file that its chain of snapshots began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from pyVmomi import vim
+
+from drivers.api import Deadline, Power
+from drivers.esxi import reading
+from drivers.esxi.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A machine, its device of the volume, its power, and whether it has snapshots."""
+
+    machine: Any
+    instance_uuid: str
+    device: Any
+    power: Power
+    snapshots: bool
+
+
+NAMES = ("config.instanceUuid", "config.hardware.device", "runtime.powerState", "snapshot")
+
+
+def of(site: Site, volume_id: UUID, deadline: Deadline) -> Holder | None:
+    """Who holds the volume, None when nobody does."""
+    found = site.look(
+        lambda: reading.related(site.content, site.host, "vm", vim.VirtualMachine, NAMES),
+        deadline,
+    )
+    for machine, properties in found:
+        for device, held in reading.volume_devices(properties.get("config.hardware.device") or ()):
+            if held == volume_id:
+                power = reading.POWERS.get(str(properties.get("runtime.powerState")), Power.UNKNOWN)
+                identity = str(properties.get("config.instanceUuid") or "")
+                return Holder(machine, identity, device, power, properties.get("snapshot") is not None)
+    return None
+
+
+def networks(site: Site, deadline: Deadline) -> Iterator[tuple[str, str]]:
+    """The (port group, MAC) of every NIC of every machine on the host."""
+    found = site.look(
+        lambda: reading.related(site.content, site.host, "vm", vim.VirtualMachine, ("config.hardware.device",)),
+        deadline,
+    )
+    for _, properties in found:
+        for device in properties.get("config.hardware.device") or ():
+            if isinstance(device, vim.vm.device.VirtualEthernetCard):
+                backing = device.backing
+                if isinstance(backing, vim.vm.device.VirtualEthernetCard.NetworkBackingInfo):
+                    yield str(backing.deviceName), str(device.macAddress).lower()

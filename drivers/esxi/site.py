@@ -1,0 +1,239 @@
+"""One host of an endpoint as the facets use it: where it keeps things, calls that look or change, tasks, locks.
+
+The rule for writes: a call whose answer was lost is never sent again blindly. :meth:`Site.settled` waits until the
+host has no task of ours running, and then lets the whole verb begin anew; every verb looks before it makes, so what the
+lost call did is found. Tasks are polled, all their properties in one read, soon and then ever less often.
+Locks order the threads of this process; other processes meet the host's own refusals (a file that is there already).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from threading import Lock, RLock
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from weakref import WeakValueDictionary
+
+from pyVmomi import vim, vmodl
+
+from drivers.api import Deadline, HostAtFault, Refused, Transient
+from drivers.esxi import reading
+from drivers.esxi.errors import as_driver_errors
+from drivers.esxi.options import Options
+from drivers.esxi.session import LostAnswerError, Session
+
+T = TypeVar("T")
+P = ParamSpec("P")
+SOON_S, SELDOM_S, SLOWER = 0.01, 0.5, 1.5
+TASK = ("info.state", "info.error", "info.result")
+
+
+class _Lock:
+    """A lock that a dictionary of weak references can hold."""
+
+    __slots__ = ("__weakref__", "lock")
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+
+
+_locks: WeakValueDictionary[tuple[str, ...], _Lock] = WeakValueDictionary()
+_locks_lock = Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a host keeps things. ``root`` is a folder of ours on the datastore, of this physical host alone."""
+
+    datacenter: Any
+    dc_path: str
+    vm_folder: Any
+    pool: Any
+    network_system: Any
+    datastore: Any
+    datastore_name: str
+    browser: Any
+    folder: str
+
+    @property
+    def root(self) -> str:
+        """The folder as a datastore path."""
+        return f"[{self.datastore_name}] {self.folder}"
+
+
+class Site:
+    """One host, shared by threads."""
+
+    def __init__(self, session: Session, host: str, options: Options) -> None:
+        self.session = session
+        self.host: Any = session.managed(vim.HostSystem, host)
+        self.host_id = host
+        self.options = options
+        self._place: Place | None = None
+
+    @property
+    def content(self) -> Any:
+        """The service content: the host's managers."""
+        return self.session.content
+
+    # ------------------------------------------------------------------------------------- calls
+
+    def look(self, ask: Callable[[], T], deadline: Deadline) -> T:
+        """A call that only reads."""
+        return self.session.look(ask, deadline)
+
+    def send(self, ask: Callable[[], T], deadline: Deadline) -> T:
+        """A call that changes something and answers at once."""
+        return self.session.send(ask, deadline)
+
+    def carry_out(self, start: Callable[[], Any], deadline: Deadline) -> Any:
+        """Start a task and wait for its end; its result. Raises the task's own fault, Transient when time is over."""
+        task = self.session.send(start, deadline)
+        pause = SOON_S
+        while True:
+            try:
+                found = self.look(lambda: reading.one(self.content, task, TASK), deadline)
+            except vmodl.fault.ManagedObjectNotFound as error:
+                raise LostAnswerError("the host forgot a task", vendor_code="ManagedObjectNotFound") from error
+            state = str(found.get("info.state"))
+            if state == "success":
+                return found.get("info.result")
+            if state == "error":
+                raise found.get("info.error") or HostAtFault("a task failed without a reason")
+            deadline.check("the host was at work")
+            time.sleep(min(pause, deadline.remaining))
+            pause = min(pause * SLOWER, SELDOM_S)
+
+    def settled(self, verb: Callable[[], T], deadline: Deadline) -> T:
+        """What the verb answers; begun anew, once, when an answer was lost and the host is at rest again."""
+        try:
+            return verb()
+        except LostAnswerError:
+            self._rest(deadline)
+            return verb()
+
+    def _rest(self, deadline: Deadline) -> None:
+        """Wait until no task that the host had when we looked is queued or running."""
+        found = self.look(lambda: reading.one(self.content, self.content.taskManager, ("recentTask",)), deadline)
+        waiting = list(found.get("recentTask") or ())
+        pause = SOON_S
+        while waiting := [each for each in waiting if self._runs(each, deadline)]:
+            deadline.check("a task whose answer was lost went on")
+            time.sleep(min(pause, deadline.remaining))
+            pause = min(pause * SLOWER, SELDOM_S)
+
+    def _runs(self, task: Any, deadline: Deadline) -> bool:
+        try:
+            found = self.look(lambda: reading.one(self.content, task, ("info.state",)), deadline)
+        except vmodl.fault.ManagedObjectNotFound:
+            return False
+        return str(found.get("info.state")) in {"queued", "running"}
+
+    # ------------------------------------------------------------------------------------- locks
+
+    @contextmanager
+    def only(self, deadline: Deadline, *what: str) -> Iterator[None]:
+        """Hold that no other thread of this process does the same to this host. May be held twice by one thread."""
+        at = self.session.endpoint
+        with _locks_lock:
+            held = _locks.setdefault((at.host, str(at.port), self.host_id, *what), _Lock())
+        if not held.lock.acquire(timeout=deadline.remaining):
+            raise Transient(f"another call is at work on this {what[0]}")
+        try:
+            yield
+        finally:
+            held.lock.release()
+
+    # ------------------------------------------------------------------------------------- place
+
+    def place(self, deadline: Deadline) -> Place:
+        """Where the host keeps things; asked once. Raises Refused when the datastore has to be named."""
+        if self._place is None:
+            self._place = self._find(deadline)
+        return self._place
+
+    def _find(self, deadline: Deadline) -> Place:
+        names = ("parent", "configManager.networkSystem", "summary.hardware.uuid")
+        host = self._one(self.host, names, deadline)
+        pool = self._one(host["parent"], ("resourcePool",), deadline)["resourcePool"]
+        datacenter, path = self._datacenter(host["parent"], deadline)
+        told = self._one(datacenter, ("vmFolder",), deadline)
+        store, found = self._datastore(deadline)
+        return Place(
+            datacenter=datacenter,
+            dc_path=path,
+            vm_folder=told["vmFolder"],
+            pool=pool,
+            network_system=host["configManager.networkSystem"],
+            datastore=store,
+            datastore_name=str(found["name"]),
+            browser=found["browser"],
+            folder=f"stratograph/{str(host['summary.hardware.uuid']).lower()}",
+        )
+
+    def _datacenter(self, start: Any, deadline: Deadline) -> tuple[Any, str]:
+        """The data centre above an object, and its path of names for requests of files."""
+        above: list[str] = []
+        datacenter: Any = None
+        at = start
+        while at is not None:
+            found = self._one(at, ("name", "parent"), deadline)
+            if isinstance(at, vim.Datacenter):
+                datacenter = at
+            if datacenter is not None and found.get("parent") is not None:
+                above.insert(0, str(found["name"]))
+            at = found.get("parent")
+        if datacenter is None:
+            raise HostAtFault("the host is in no data centre")
+        return datacenter, "/".join(above)
+
+    def _datastore(self, deadline: Deadline) -> tuple[Any, Any]:
+        names = ("name", "browser", "summary.accessible", "summary.maintenanceMode")
+        every = self.look(lambda: reading.related(self.content, self.host, "datastore", vim.Datastore, names), deadline)
+        usable = [
+            (store, each)
+            for store, each in every
+            if each.get("summary.accessible") and each.get("summary.maintenanceMode", "normal") == "normal"
+        ]
+        fitting = [(s, e) for s, e in usable if self.options.datastore in {None, e["name"]}]
+        if len(fitting) != 1:
+            there = ", ".join(sorted(str(each["name"]) for _, each in usable)) or "none"
+            raise Refused(f"option 'datastore' has to name one of the host's usable datastores: {there}")
+        return fitting[0]
+
+    def _one(self, target: Any, names: tuple[str, ...], deadline: Deadline) -> Any:
+        return self.look(lambda: reading.one(self.content, target, names), deadline)
+
+
+class HasSite(Protocol):
+    """What :func:`verb` needs of the facet it stands on."""
+
+    @property
+    def site(self) -> Site:
+        """The host."""
+
+
+S = TypeVar("S", bound=HasSite)
+
+
+def verb(function: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """A verb of a facet: begun anew after a lost answer, and raising only the four errors. The deadline comes last."""
+
+    @wraps(function)
+    def run(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = kwargs.get("deadline", args[-1] if args else None)
+        if not isinstance(deadline, Deadline):
+            raise TypeError("a verb's last argument is its deadline")
+        with as_driver_errors():
+            deadline.check("calling the host")
+            return self.site.settled(lambda: function(self, *args, **kwargs), deadline)
+
+    return cast("Callable[Concatenate[S, P], T]", run)
+
+
+def reference(managed: Any) -> str:
+    """An object's reference as text."""
+    return str(managed._moId)  # noqa: SLF001 - pyVmomi's only name for an object's reference

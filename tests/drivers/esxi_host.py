@@ -1,0 +1,89 @@
+"""A simulated ESXi host for tests: slow tasks, a VLAN pool, a small RAW image, and another client's hands on it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from drivers.api import Deadline, DiskFormat, Driver, HostConfig, ImageSpec
+from drivers.contracts.rig import wait_for
+from drivers.esxi import DRIVER
+from tests.servers.daemon import PackageMissingError
+from tests.servers.esxsim import PASSWORD, USER, EsxSim, build
+from tests.servers.shared import run_folder
+
+SECONDS = 60.0
+TASK_MS = 20
+MIB = 1024**2
+
+
+def program_in(factory: pytest.TempPathFactory) -> Path:
+    """The simulator's program, built once a test run."""
+    try:
+        return build(run_folder(factory))
+    except PackageMissingError as error:
+        if "CI" in os.environ:
+            raise
+        pytest.skip(str(error))
+
+
+@contextmanager
+def simulated(program: Path, **options: Any) -> Iterator[EsxSim]:
+    """One endpoint, whose tasks take their time."""
+    sim = EsxSim.create(program, **options)
+    try:
+        sim.delay("*", TASK_MS)
+        yield sim
+    finally:
+        sim.stop()
+
+
+def config_of(sim: EsxSim, **options: str) -> HostConfig:
+    """How the driver reaches it."""
+    given = {"certificate": sim.certificate, "vlan_pool": "100-399", **options}
+    return HostConfig("esxi", sim.url, Path(), given, USER, PASSWORD)
+
+
+def connect(sim: EsxSim, **options: str) -> Driver:
+    """An open driver."""
+    return DRIVER.connect(config_of(sim, **options), Deadline(SECONDS))
+
+
+def image(folder: Path, size_bytes: int = 2 * MIB) -> ImageSpec:
+    """A RAW image with content of its own."""
+    content = hashlib.shake_256(b"image").digest(4096) * (size_bytes // 4096)
+    path = folder / "image.raw"
+    path.write_bytes(content)
+    return ImageSpec(uuid4(), path, DiskFormat.RAW, len(content), len(content), hashlib.sha256(content).hexdigest())
+
+
+def content_of(sim: EsxSim) -> Any:
+    """The service content for another client, logged in."""
+    from pyVmomi import vim
+    from pyVmomi.SoapAdapter import SoapStubAdapter
+
+    trust = ssl.create_default_context(cadata=sim.certificate)
+    stub = SoapStubAdapter(host="127.0.0.1", port=sim.port, version="vim.version.version11", sslContext=trust)
+    content: Any = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
+    content.sessionManager.Login(USER, PASSWORD)
+    return content
+
+
+def machine_of(content: Any, machine_id: UUID) -> Any:
+    """Another client's object of a machine."""
+    return content.searchIndex.FindByUuid(None, str(machine_id), True, True)
+
+
+def finished(task: Any) -> Any:
+    """A task's result once it ended well."""
+    wait_for(lambda: task.info.state in {"success", "error"}, SECONDS, "the task ends")
+    assert task.info.state == "success", task.info.error
+    return task.info.result

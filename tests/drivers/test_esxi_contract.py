@@ -1,0 +1,38 @@
+"""The driver contract against the vSphere simulator, whose tasks take their time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+
+from drivers.contract import DriverContract, Rig
+from drivers.esxi import DRIVER
+from tests.drivers.esxi_host import SECONDS, connect, content_of, finished, image, machine_of, program_in, simulated
+from tests.servers.esxsim import EsxSim
+
+
+class TestEsxi(DriverContract):
+    """All that ``drivers/api.py`` promises, kept by the ESXi driver."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def rig(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+        with simulated(program_in(tmp_path_factory)) as sim:
+            driver = connect(sim)
+            yield Rig(
+                driver,
+                DRIVER,
+                image(tmp_path_factory.mktemp("image")),
+                connect=lambda: connect(sim),
+                seconds=SECONDS,
+                boot_seconds=60.0,
+                stop_behind_our_back=lambda machine_id: stop(sim, machine_id),
+            )
+            driver.close()
+
+
+def stop(sim: EsxSim, machine_id: UUID) -> None:
+    """Power it off as another client would."""
+    finished(machine_of(content_of(sim), machine_id).PowerOffVM_Task())
