@@ -31,6 +31,7 @@ from gateway.kernel.errors import Unavailable
 from gateway.kernel.settings import Settings
 from resolvers.identity.authentication import Recogniser
 from resolvers.image.routes import routes as image_routes
+from resolvers.integration.download import routes as export_routes
 from resolvers.kernel.context import Context, Services
 from resolvers.kernel.feed import Feed
 from resolvers.schema import schema, sdl
@@ -111,6 +112,7 @@ class Cloud:
         return [
             *transport_routes(schema(), transport, recogniser.authenticate, context),
             *image_routes(self.db, self.settings),
+            *export_routes(self.db, self.settings),
             *dashboard_routes(sdl=sdl()),
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),

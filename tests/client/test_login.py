@@ -93,7 +93,7 @@ def test_no_cloud_there_is_exit_code_3(terminal: Terminal) -> None:
         ("server", "fly"),
         ("server", "list", "--limit", "-1"),
     ],
-    ids=lambda each: " ".join(each),
+    ids=" ".join,
 )
 def test_wrong_usage_is_exit_code_2(terminal: Terminal, arguments: tuple[str, ...]) -> None:
     assert terminal.run(*arguments).code == 2

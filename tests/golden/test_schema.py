@@ -33,7 +33,11 @@ def built() -> GraphQLSchema:
 
 
 def own() -> list[object]:
-    return [kind for name, kind in built().type_map.items() if not name.startswith("__") and name not in specified_scalar_types]
+    return [
+        kind
+        for name, kind in built().type_map.items()
+        if not name.startswith("__") and name not in specified_scalar_types
+    ]
 
 
 def test_everything_is_described() -> None:
