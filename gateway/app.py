@@ -43,6 +43,9 @@ from workers import main as workers
 from workers.compute.live import Live
 from workers.main import Plant
 
+READY_S = 5.0
+"""How long a database may take to answer and still count as there."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -56,6 +59,7 @@ class Cloud:
     feed: Feed
     first: first_start.FirstStart
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    asking: asyncio.Future[None] | None = None
 
     @classmethod
     def open(cls, settings: Settings) -> Cloud:
@@ -127,9 +131,11 @@ class Cloud:
             with self.db.read() as session:
                 session.exec(select(1)).one()
 
+        if self.asking is None or self.asking.done():  # one at a time: a database that hangs must not take all threads
+            self.asking = asyncio.ensure_future(asyncio.to_thread(ask))
         try:
-            await asyncio.to_thread(ask)
-        except (SQLAlchemyError, Unavailable) as error:
+            await asyncio.wait_for(asyncio.shield(self.asking), READY_S)
+        except (SQLAlchemyError, Unavailable, TimeoutError) as error:
             return JSONResponse({"status": "unavailable", "database": type(error).__name__}, status_code=503)
         return JSONResponse({"status": "ready", "broker": "ok" if self.plant.healthy else "away"})
 
