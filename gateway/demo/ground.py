@@ -67,30 +67,30 @@ def choose_hypervisor(ground: Ground) -> None:
 def make_tenant(ground: Ground) -> None:
     """A tenant of the demo's own: when it can be deleted, nothing was left in it."""
     with ground.stage.act("Make a tenant") as act:
-        made = ground.client.do(
-            "tenantCreate", "tenant { id }", name=ground.name, description="Made by `stratograph demo`."
-        )
+        made = ground.left.make(
+            f"tenant {ground.name}", "tenantCreate", "", job=False,
+            name=ground.name, description="Made by `stratograph demo`.",
+        )  # fmt: skip
         ground.tenant = made["tenant"]["id"]
-        ground.left.note(f"tenant {ground.name}", "tenantDelete", ground.tenant, job=False)
         act.note = ground.tenant
 
 
 def make_network(ground: Ground) -> None:
     """A network with one subnet in a range that is free here, and a security group that lets the demo in."""
-    client, stage = ground.client, ground.stage
+    client, stage, left = ground.client, ground.stage, ground.left
     with stage.act("Make a network with a subnet") as act:
         cidr = str(terrain.free_range(_known_ranges(client)))
-        made = client.do("networkCreate", "network { id }", name=f"{ground.name}-net", tenantId=ground.tenant)
+        made = left.make(
+            "network with its subnet", "networkCreate", "", name=f"{ground.name}-net", tenantId=ground.tenant
+        )
         ground.network = made["network"]["id"]
-        ground.left.note("network with its subnet", "networkDelete", ground.network)
         ground.wait(client.do("subnetCreate", "job { id }", networkId=ground.network, cidr=cidr)["job"])
         act.note = cidr
     with stage.act("Make a security group") as act:
-        made = client.do(
-            "securityGroupCreate", "securityGroup { id }", name=f"{ground.name}-in", tenantId=ground.tenant
+        made = left.make(
+            "security group", "securityGroupCreate", "", job=False, name=f"{ground.name}-in", tenantId=ground.tenant
         )
         ground.group = made["securityGroup"]["id"]
-        ground.left.note("security group", "securityGroupDelete", ground.group, job=False)
         for protocol, port in RULES:
             ports = {} if port is None else {"portMin": port, "portMax": port}
             rule = {"direction": "INGRESS", "protocol": protocol, "securityGroupId": ground.group, **ports}
@@ -122,12 +122,11 @@ def make_image(ground: Ground, given: Path | None) -> None:
             size_bytes = path.stat().st_size
         except OSError as error:
             raise Problem("INVALID", f"The image cannot be read: {error}") from None
-        made = client.do(
-            "imageCreate", "image { id upload { url } }",
+        made = ground.left.make(
+            "image", "imageCreate", "image { upload { url } }",
             name=f"{ground.name}-{path.name}", tenantId=ground.tenant, sizeBytes=str(size_bytes),
         )["image"]  # fmt: skip
         ground.image = made["id"]
-        ground.left.note("image", "imageDelete", ground.image)
         with stage.bar(f"Upload the image {path.name}") as tell:
             client.upload(made["upload"]["url"], path, tell)
     with stage.act("Have the image inspected") as act:
@@ -149,18 +148,18 @@ def make_rest(ground: Ground) -> str:
     """A data volume, a keypair and a flavor that is large enough; the private key."""
     client, stage = ground.client, ground.stage
     with stage.act("Make a data volume") as act:
-        made = client.do(
-            "volumeCreate", "volume { id } job { id }",
+        made = ground.left.make(
+            "volume", "volumeCreate", "job { id }",
             name=f"{ground.name}-data", sizeGib=1, tenantId=ground.tenant, hypervisor=ground.hypervisor,
         )  # fmt: skip
         ground.volume = made["volume"]["id"]
-        ground.left.note("volume", "volumeDelete", ground.volume)
         ground.wait(made["job"])
         act.note = "1 GiB"
     with stage.act("Generate a keypair") as act:
-        pair = client.do("keypairCreate", "keypair { id fingerprint } privateKey", name=ground.name)
+        pair = ground.left.make(
+            "keypair", "keypairCreate", "keypair { fingerprint } privateKey", job=False, name=ground.name
+        )
         ground.keypair = pair["keypair"]["id"]
-        ground.left.note("keypair", "keypairDelete", ground.keypair, job=False)
         act.note = f"Ed25519, {pair['keypair']['fingerprint']}"
     with stage.act("Choose a flavor") as act:
         known = client.run(_FLAVORS)["flavors"]["nodes"]

@@ -77,9 +77,8 @@ def plan(ground: Ground) -> None:
 
 def make(ground: Ground) -> dict[str, Any]:
     """Make the server and follow its job; the server."""
-    made = ground.client.do("serverCreate", "server { id } job { id }", **_wanted(ground))
+    made = ground.left.make("server", "serverCreate", "job { id }", **_wanted(ground))
     server, job = made["server"]["id"], made["job"]["id"]
-    ground.left.note("server", "serverDelete", server)
     ground.stage.job("Make the server", lambda tell: ground.client.follow(job, tell, deadline_s=600.0))
     found: dict[str, Any] = ground.client.run(_SERVER, id=server)["server"]
     host = found["host"] or {}

@@ -6,8 +6,12 @@ goes on past what cannot be taken away and tells it at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
 
 from gateway.client import Client, Problem
 from gateway.demo.stage import Stage
@@ -16,15 +20,55 @@ JOB_S = 300.0
 
 
 @dataclass(slots=True)
+class Interruption:
+    """Ctrl-C and SIGTERM, which raise KeyboardInterrupt, but never between a thing's making and its noting."""
+
+    held_back: bool = False
+    came: bool = False
+
+    def listen(self) -> None:
+        """Take both signals."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._come)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within this the interruption waits."""
+        self.held_back = True
+        try:
+            yield
+        finally:
+            self.held_back = False
+        if self.came:
+            self.came = False
+            raise KeyboardInterrupt
+
+    def _come(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.held_back:
+            raise KeyboardInterrupt
+        self.came = True
+
+
+@dataclass(slots=True)
 class Leftovers:
     """Things that are there because of us."""
 
     client: Client
+    interruption: Interruption = field(default_factory=Interruption)
     kept: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
 
-    def note(self, label: str, mutation: str, object_id: str, *, job: bool = True) -> None:
-        """This thing goes by that mutation, which answers with a job if ``job``."""
+    def make(self, label: str, mutation: str, selection: str, *, job: bool = True, **given: Any) -> dict[str, Any]:
+        """Make a thing by ``networkCreate`` or the like and note it; the payload, with the thing's id selected.
 
+        It will go by the ``...Delete`` of the same noun, which answers with a job if ``job``.
+        """
+        noun = mutation.removesuffix("Create")
+        with self.interruption.held():
+            payload = self.client.do(mutation, f"{noun} {{ id }} {selection}", **given)
+            self._note(label, f"{noun}Delete", payload[noun]["id"], job=job)
+        return payload
+
+    def _note(self, label: str, mutation: str, object_id: str, *, job: bool) -> None:
         def remove() -> None:
             try:
                 payload = self.client.do(mutation, "job { id }" if job else "__typename", id=object_id)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from gateway.client import Client, Problem
@@ -32,9 +30,9 @@ def run(settings: Settings, image: Path | None, *, keep: bool = False) -> int:
     everything standing.
     """
     stage = Stage.open()
-    signal.signal(signal.SIGTERM, _interrupt)
     with Client(settings.url, patience_s=_PATIENCE_S) as client:
         left = Leftovers(client)
+        left.interruption.listen()
         ground = Ground(client, stage, left, f"demo-{secrets.token_hex(3)}")
         failed = 0
         try:
@@ -48,7 +46,11 @@ def run(settings: Settings, image: Path | None, *, keep: bool = False) -> int:
             stage.chapter("Everything stays")
             stage.say(f"Everything is in the tenant {ground.name} ({ground.tenant}).")
             return 0
-        return _end(ground) or failed
+        try:
+            return _end(ground) or failed
+        except KeyboardInterrupt:
+            stage.say(f"Interrupted: what is left is in the tenant {ground.name}.", "yellow")
+            return 130
 
 
 def _play(ground: Ground, settings: Settings, image: Path | None) -> None:
@@ -130,7 +132,3 @@ def _tell(stage: Stage, problem: Problem) -> int:
     if problem.request_id is not None:
         stage.say(f"The cloud's log knows it as request {problem.request_id}.", "dim")
     return 1
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
