@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +41,7 @@ def main() -> int:
     asked = parser.parse_args()
     end = time.monotonic() + asked.minutes * 60
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is then stopped on the way out
     report = Report(quick=asked.quick)
     told = Console(stderr=True)
     failed = False
