@@ -4,7 +4,7 @@
 setup := gateway/setup
 bin := .venv/bin
 
-.PHONY: help run demo test lint bench guest lock doctor setup schema clean
+.PHONY: help run demo test clients lint bench guest lock doctor setup schema clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -18,6 +18,9 @@ demo: ## Boot a real guest through the running gateway, show it, and clean up
 
 test: ## Run all tests with everything real that they need (PYTEST_ARGS=...)
 	@exec $(setup)/test.sh $(PYTEST_ARGS)
+
+clients: ## Run the clients alone that others generate: TypeScript, Relay, Python (CONNECTS=10000, PYTEST_ARGS=...)
+	@exec $(setup)/clients.sh $(PYTEST_ARGS)
 
 lint: ## Run the static checks: ruff, mypy, import-linter, shellcheck
 	@exec $(setup)/lint.sh

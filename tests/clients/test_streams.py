@@ -1,0 +1,138 @@
+"""npm graphql-ws and graphql-sse against the real gateway: cut a thousand times, resumed each time, nothing is missed
+and nothing comes twice; and connections, ten thousand of them, leave nothing behind.
+
+STRATOGRAPH_TEST_CONNECTS says how many connections the second makes: 250 by default.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from gateway.client import Client
+from gateway.jobs.event import Cursor
+from tests.clients.setting_up import npm_client
+from tests.end_to_end.processes import Gateway, cloud, wait_for
+
+pytestmark = [pytest.mark.xdist_group("streams"), pytest.mark.timeout(600)]
+TENANTS, CHANGES = 10, 50
+CUTS = {"websocket": 1_000, "sse": 300}
+CONNECTS = int(os.environ.get("STRATOGRAPH_TEST_CONNECTS", "250"))
+AT_ONCE = 20
+RAM_GROWTH_MAX_MIB = 24
+EVENT = 'subscription($after: String) { events(after: $after, filter: { nouns: ["tenant"] }) { cursor } }'
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    """The npm clients, installed."""
+    return npm_client("streams")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sse"])
+def test_resumes_without_a_gap(transport: str, folder: Path, tmp_path: Path) -> None:
+    with cloud(tmp_path) as made:
+        gateway = made.gateways[0]
+        with gateway.client() as client:
+            tenants = [_tenant(client) for _ in range(TENANTS)]
+            started = Cursor(0, 0).encode()
+            wanted = TENANTS * (CHANGES + 1)
+            given = {"token": client.token, "after": started, "filter": {"nouns": ["tenant"]}}
+            seed = uuid4().int % 2**31
+            changing = threading.Thread(target=_change, args=(gateway, tenants))
+            changing.start()
+            arguments = ["resume.js", transport, f"{gateway.url}/graphql", str(seed), str(CUTS[transport]), str(wanted)]
+            found = _node(folder, arguments, given)
+            changing.join()
+    assert found["connects"] >= CUTS[transport]
+    versions = defaultdict(list)
+    for each in found["seen"]:
+        versions[each["objectId"]].append((each["kind"], each["version"]))
+    whole = [("tenant.created", 1), *(("tenant.changed", number) for number in range(2, CHANGES + 2))]
+    for tenant in tenants:
+        assert versions[tenant] == whole, f"seed {seed}"
+    cursors = [each["cursor"] for each in found["seen"]]
+    assert len(cursors) == len(set(cursors))
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sse"])
+def test_connections_leave_nothing_behind(transport: str, folder: Path, tmp_path: Path) -> None:
+    with cloud(tmp_path) as made, made.gateways[0].client() as client:
+        gateway = made.gateways[0]
+        _tenant(client)
+        given = {"token": client.token, "after": Cursor(0, 0).encode()}
+        arguments = ["connect.js", transport, f"{gateway.url}/graphql"]
+        assert _node(folder, [*arguments, "100", str(AT_ONCE)], given) == {"answered": 100}  # what is made once is made
+        sockets, ram = _settled(gateway), _ram_mib(gateway)
+        assert _node(folder, [*arguments, str(CONNECTS), str(AT_ONCE)], given) == {"answered": CONNECTS}
+        wait_for("the end of all sockets", lambda: _sockets(gateway) <= sockets, 30)
+        assert _ram_mib(gateway) - ram < RAM_GROWTH_MAX_MIB
+
+
+def _tenant(client: Client) -> str:
+    tenant: str = client.do("tenantCreate", "tenant { id }", name=f"s-{uuid4().hex[:12]}")["tenant"]["id"]
+    return tenant
+
+
+def _change(gateway: Gateway, tenants: list[str]) -> None:
+    with gateway.client() as client:
+        for number in range(CHANGES):
+            for tenant in tenants:
+                client.do("tenantUpdate", "tenant { version }", id=tenant, description=f"change {number}")
+
+
+def _node(folder: Path, arguments: list[str], given: dict[str, Any]) -> Any:
+    done = subprocess.run(
+        ["node", *arguments],
+        cwd=folder,
+        input=json.dumps(given),
+        timeout=500,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _sockets(gateway: Gateway) -> int:
+    """How many sockets the gateway's process has open."""
+    names = (_target(each) for each in Path(f"/proc/{gateway.pid}/fd").iterdir())
+    return sum(1 for name in names if name.startswith("socket:"))
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except FileNotFoundError:
+        return ""
+
+
+def _settled(gateway: Gateway) -> int:
+    """The number of sockets once those of the last clients are closed: the listener, the event loop's own, ours."""
+    lowest = _sockets(gateway)
+
+    def quiet() -> bool:
+        nonlocal lowest
+        now = _sockets(gateway)
+        same, lowest = now == lowest, now
+        return same and now < AT_ONCE
+
+    wait_for("a quiet gateway", quiet, 30, every_s=0.5)
+    return lowest
+
+
+def _ram_mib(gateway: Gateway) -> int:
+    """The process's resident memory."""
+    for line in Path(f"/proc/{gateway.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) // 1024
+    raise AssertionError("no VmRSS")
