@@ -34,7 +34,7 @@ from resolvers.image.routes import routes as image_routes
 from resolvers.integration.download import routes as export_routes
 from resolvers.kernel.context import Context, Services
 from resolvers.kernel.feed import Feed
-from resolvers.schema import schema, sdl
+from resolvers.schema import committed, schema
 from resolvers.transport.app import Caller, OperationInfo, TransportSettings
 from resolvers.transport.app import routes as transport_routes
 from resolvers.transport.documents import read_manifest
@@ -117,7 +117,7 @@ class Cloud:
             *transport_routes(schema(), transport, recogniser.authenticate, context),
             *image_routes(self.db, self.settings),
             *export_routes(self.db, self.settings),
-            *dashboard_routes(sdl=sdl()),
+            *dashboard_routes(sdl=committed()),
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
             Route("/metrics", self._metrics),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import strawberry
@@ -18,6 +19,8 @@ import resolvers
 from gateway.kernel import noun
 from resolvers.kernel import graph, problems, scalars
 from resolvers.kernel.roots import ROOTS
+
+FILE = Path(__file__).with_name("schema.graphql")
 
 _TOLD = {
     "Query": "Everything that can be read.",
@@ -62,3 +65,8 @@ def sdl() -> str:
     from graphql import build_schema
 
     return print_core(lexicographic_sort_schema(build_schema(text))) + "\n"
+
+
+def committed() -> str:
+    """The schema as committed, which tests keep equal to :func:`sdl`: reading it spares printing it at every start."""
+    return FILE.read_text(encoding="utf-8")
