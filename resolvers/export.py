@@ -4,16 +4,12 @@ a test says when it differs and what would break for clients.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from resolvers.schema import sdl
-
-SCHEMA = Path(__file__).with_name("schema.graphql")
+from resolvers.schema import FILE, sdl
 
 
 def main() -> None:
     """Write the file."""
-    SCHEMA.write_text(sdl(), encoding="utf-8")
+    FILE.write_text(sdl(), encoding="utf-8")
 
 
 if __name__ == "__main__":
