@@ -56,7 +56,7 @@ class Written:
         self.size_bytes += len(data)
 
 
-def _write(run: Run) -> Change:
+def _write(run: Run) -> None:
     with run.read() as session:
         found = session.get(Export, run.arguments["export_id"])
     if found is None:
@@ -77,10 +77,15 @@ def _write(run: Run) -> Change:
     finally:
         part.unlink(missing_ok=True)
     run.say(f"{written.rows} rows, {written.size_bytes} bytes.")
+    run.memory["rows"], run.memory["size_bytes"] = written.rows, written.size_bytes
+    run.memory["sha256"] = written.digest.hexdigest()
+
+
+def _publish(run: Run) -> Change:
+    told = run.memory["rows"], run.memory["size_bytes"], run.memory["sha256"]
 
     def change(session: Session, job: Job) -> None:
-        export = session.get_one(Export, job.arguments["export_id"])
-        exports.written(session, export, written.rows, written.size_bytes, written.digest.hexdigest())
+        exports.written(session, session.get_one(Export, job.arguments["export_id"]), *told)
 
     return change
 
@@ -104,7 +109,12 @@ def _failed(session: Session, job: Job, why: Refusal) -> None:
         exports.failed(session, found, why.message)
 
 
-saga("export.create", Step("write", _write, _unwrite), failed=_failed)
+saga(
+    "export.create",
+    Step("write", _write, _unwrite),
+    Step("publish", _publish, kept="it changes the export's row alone, with the end of the job"),
+    failed=_failed,
+)
 
 
 @reconciler("exports", every_s=60.0)
