@@ -19,13 +19,13 @@ from drivers.esxi.site import Site
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A machine, its device of the volume, its power, and whether it has snapshots."""
+    """A machine, its device of the volume, its power, and the names of its snapshots."""
 
     machine: Any
     instance_uuid: str
     device: Any
     power: Power
-    snapshots: bool
+    snapshots: tuple[str, ...]
 
 
 NAMES = ("config.instanceUuid", "config.hardware.device", "runtime.powerState", "snapshot")
@@ -42,8 +42,16 @@ def of(site: Site, volume_id: UUID, deadline: Deadline) -> Holder | None:
             if held == volume_id:
                 power = reading.POWERS.get(str(properties.get("runtime.powerState")), Power.UNKNOWN)
                 identity = str(properties.get("config.instanceUuid") or "")
-                return Holder(machine, identity, device, power, properties.get("snapshot") is not None)
+                return Holder(machine, identity, device, power, tuple(_names(properties.get("snapshot"))))
     return None
+
+
+def _names(snapshots: Any) -> Iterator[str]:
+    waiting = list(snapshots.rootSnapshotList or ()) if snapshots is not None else []
+    while waiting:
+        each = waiting.pop()
+        waiting += each.childSnapshotList or ()
+        yield str(each.name)
 
 
 def networks(site: Site, deadline: Deadline) -> Iterator[tuple[str, str]]:

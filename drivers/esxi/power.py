@@ -37,7 +37,10 @@ def act(site: Site, machine: Any, action: PowerAction, deadline: Deadline) -> No
     elif now is not Power.RUNNING:
         raise Refused(f"the machine is {now}, so it cannot start again")
     elif action is PowerAction.RESET or not _reboot(site, machine, deadline):
-        site.carry_out(machine.ResetVM_Task, deadline)
+        try:
+            site.carry_out(machine.ResetVM_Task, deadline)
+        except LostAnswerError:
+            site.rest(deadline)  # it was reset, or is still what it was; a second reset is nothing that was asked for
 
 
 def state(site: Site, machine: Any, deadline: Deadline) -> Power:

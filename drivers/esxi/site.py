@@ -112,10 +112,10 @@ class Site:
         try:
             return verb()
         except LostAnswerError:
-            self._rest(deadline)
+            self.rest(deadline)
             return verb()
 
-    def _rest(self, deadline: Deadline) -> None:
+    def rest(self, deadline: Deadline) -> None:
         """Wait until no task that the host had when we looked is queued or running."""
         found = self.look(lambda: reading.one(self.content, self.content.taskManager, ("recentTask",)), deadline)
         waiting = list(found.get("recentTask") or ())

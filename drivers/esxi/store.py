@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 from pyVmomi import vim
 
 from drivers.api import Deadline, HostAtFault, Transient
-from drivers.esxi.session import LostAnswerError
+from drivers.esxi.session import BROKEN, LostAnswerError
 from drivers.esxi.site import Site
 
 WHOLE = "whole"
@@ -146,7 +146,7 @@ class Store:
             answer.read()
         except TimeoutError as error:
             raise Transient("the deadline passed while sending a file to the host") from error
-        except (http.client.HTTPException, ConnectionError) as error:
+        except BROKEN as error:
             raise LostAnswerError("the host broke off a file", vendor_code=type(error).__name__) from error
         finally:
             connection.close()

@@ -152,8 +152,7 @@ class EsxiVolumes(Images):
             raise Refused(f"the volume would be smaller than its {kind}")
 
     def _extend_held(self, holder: Holder, size_bytes: int, deadline: Deadline) -> None:
-        if holder.snapshots:
-            raise Refused("a machine with snapshots holds the volume, so it cannot grow")
+        self._need_no_snapshots(holder, deadline)
         holder.device.capacityInKB = kib(size_bytes)
         holder.device.capacityInBytes = None
         change = vim.vm.device.VirtualDeviceSpec(operation="edit", device=holder.device)
@@ -167,8 +166,7 @@ class EsxiVolumes(Images):
         if holder is None or holder.power is Power.OFF:
             self.store.copy_disk(source, target, deadline)
             return
-        if holder.snapshots:
-            raise Refused("the machine that holds the volume has snapshots of its own")
+        self._need_no_snapshots(holder, deadline)
         machine = holder.machine
         self.site.carry_out(
             lambda: machine.CreateSnapshot_Task(BOOKKEEPING_SNAPSHOT, "", False, False), deadline
@@ -177,6 +175,13 @@ class EsxiVolumes(Images):
             self.store.copy_disk(source, target, deadline)
         finally:
             self._thaw(machine, deadline)
+
+    def _need_no_snapshots(self, holder: Holder, deadline: Deadline) -> None:
+        """Take back what an earlier try of ours left. Raises Refused when there are snapshots of somebody else."""
+        if set(holder.snapshots) - {BOOKKEEPING_SNAPSHOT}:
+            raise Refused("the machine that holds the volume has snapshots of somebody else's")
+        if holder.snapshots:
+            self._thaw(holder.machine, deadline)
 
     def _thaw(self, machine: Any, deadline: Deadline) -> None:
         left = deadline if deadline.remaining else Deadline(30)
