@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from graphql import GraphQLError, ListTypeNode, NamedTypeNode, NonNullTypeNode, OperationDefinitionNode, parse
+from graphql import GraphQLError, NamedTypeNode, NonNullTypeNode, OperationDefinitionNode, parse
 from graphql.language import TypeNode
 
 _AS_JSON: Final = frozenset({"Int", "Float", "Boolean"})
+_AS_TEXT: Final = frozenset({"String", "ID"})
 _MOST_TOKENS: Final = 20_000
 
 
@@ -63,6 +64,11 @@ def variables_of(operation: Operation, text: str | None, pairs: Sequence[str]) -
     return values
 
 
+def _is_json(declared: str, text: str) -> bool:
+    """Whether a named type's value is written as JSON: numbers, booleans, and input objects (known by their brace)."""
+    return declared in _AS_JSON or (declared not in _AS_TEXT and text.startswith("{"))
+
+
 def _object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
@@ -78,8 +84,7 @@ def _value(key: str, text: str, declared: TypeNode) -> Any:
     inner = declared.type if isinstance(declared, NonNullTypeNode) else declared
     if nullable and text == "null":
         return None
-    composed = isinstance(inner, ListTypeNode) or text.startswith("{")
-    if not composed and not (isinstance(inner, NamedTypeNode) and inner.name.value in _AS_JSON):
+    if isinstance(inner, NamedTypeNode) and not _is_json(inner.name.value, text):
         return text
     try:
         return json.loads(text)
