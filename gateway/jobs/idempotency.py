@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from gateway.kernel import clock, ids, noun
@@ -58,9 +59,13 @@ def answer(session: Session, subject: Subject, asked: Asked) -> dict[str, Any] |
 
 
 def reserve(session: Session, subject: Subject, asked: Asked) -> None:
-    """Take the key, in this unit of work."""
+    """Take the key, in this unit of work, after :func:`answer` had none. On PostgreSQL another may have committed its
+    answer between the two: then the unit of work is run again, and finds it.
+    """
     old = _get(session, subject, asked)
     if old is not None:
+        if old.at >= clock.now(session) - KEPT:
+            raise StaleDataError("the key was used at the same time")
         session.delete(old)
         session.flush()
     session.add(IdempotencyKey(user_id=subject.user_id, key=asked.key, digest=asked.digest, at=clock.now(session)))

@@ -58,7 +58,8 @@ def test_every_module_says_what_it_is_for() -> None:
         str(path.relative_to(ROOT))
         for package in ("gateway", "resolvers", "workers", "drivers")
         for path in _committed(f"{package}/*.py")
-        if path.read_text(encoding="utf-8").strip() and ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) is None
+        if path.read_text(encoding="utf-8").strip()
+        and ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) is None
     ]
     assert [each for each in silent if "/versions/" not in each] == []
 

@@ -106,7 +106,9 @@ def _call(graph: GraphQLSchema, root: Root) -> tuple[str, dict[str, Any]]:
     parent = graph.query_type if root.operation == "Query" else graph.mutation_type
     assert parent is not None
     field = parent.fields[root.name]
-    needed = {key: arg for key, arg in field.args.items() if isinstance(arg.type, GraphQLNonNull) and not _has_default(arg)}
+    needed = {
+        key: arg for key, arg in field.args.items() if isinstance(arg.type, GraphQLNonNull) and not _has_default(arg)
+    }
     declared = ", ".join(f"${key}: {arg.type}" for key, arg in needed.items())
     given = ", ".join(f"{key}: ${key}" for key in needed)
     kind = _bare(field.type)

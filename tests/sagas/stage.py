@@ -120,7 +120,9 @@ def _tables(world: World) -> dict[str, list[str]]:
             rows = [dict(each) for each in connection.execute(table.select()).mappings()]
             if name == Interval.__tablename__:
                 rows = [each for each in rows if each["ended_at"] is None]  # what was held for a while was held
-            found[name] = sorted(repr({key: _plain(key, value) for key, value in each.items() if key not in _OWN}) for each in rows)
+            found[name] = sorted(
+                repr({key: _plain(key, value) for key, value in each.items() if key not in _OWN}) for each in rows
+            )
         connection.rollback()
     return found
 

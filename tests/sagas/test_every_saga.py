@@ -101,7 +101,8 @@ def played(stages: Callable[[str], Reference], kind: str) -> Iterator[Reference]
 
 def _carry_out(stage: Stage, reference: Reference) -> None:
     """Carry the job out. One that only goes forward may be stuck when a host refused; then it is taken up again, and
-    reconcilers make up for hosts that did not answer in time."""
+    reconcilers make up for hosts that did not answer in time.
+    """
     stage.world.work()
     if not SAGAS[reference.template.job.kind].forward:
         return
@@ -203,9 +204,7 @@ def test_a_step_that_fails(played: Reference, kind: str, index: int, error: str,
 @every_saga
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("error", [Refused, HostAtFault, Transient])
-def test_the_host_fails_at_its_nth_answer(
-    played: Reference, kind: str, error: type[DriverError], when: str
-) -> None:
+def test_the_host_fails_at_its_nth_answer(played: Reference, kind: str, error: type[DriverError], when: str) -> None:
     for number in range(MOST):
         with played.template.copy() as stage:
             stage.centre.fail("*", error, after=when == "after", skip=number)

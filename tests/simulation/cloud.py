@@ -170,9 +170,7 @@ class Cloud:
             self.ask(volumes.extend, volumes.VolumeExtend(id=public, size_gib=found.size_gib + 1), owner)
         elif what == "attach" and holder is not None:
             whole = self.chance.random() < 0.3
-            command = attachment.VolumeAttach(
-                volume_id=public, server_id=noun.public(holder), delete_with_server=whole
-            )
+            command = attachment.VolumeAttach(volume_id=public, server_id=noun.public(holder), delete_with_server=whole)
             self.ask(attachment.attach, command, owner)
         elif what == "detach":
             self.ask(attachment.detach, attachment.VolumeDetach(volume_id=public), owner)

@@ -50,8 +50,13 @@ def _claims(cloud: Cloud, unfinished: list[Job]) -> list[str]:
         kept = [host.used_vcpus, host.used_ram_mib, host.used_disk_gib]
         if kept != used[host.id]:
             found.append(f"host {host.name} has {kept} in use, its machines and disks claim {used[host.id]}")
-        if host.status.value != "UNKNOWN" and host.free_ram_mib != int(host.ram_mib * host.ram_ratio) - host.used_ram_mib:
-            found.append(f"host {host.name} has {host.free_ram_mib} MiB free of {host.ram_mib}, {host.used_ram_mib} used")
+        if (
+            host.status.value != "UNKNOWN"
+            and host.free_ram_mib != int(host.ram_mib * host.ram_ratio) - host.used_ram_mib
+        ):
+            found.append(
+                f"host {host.name} has {host.free_ram_mib} MiB free of {host.ram_mib}, {host.used_ram_mib} used"
+            )
     return found
 
 

@@ -62,7 +62,9 @@ def _check_empty(cloud: Cloud, seed: int) -> None:
     _check(cloud, seed, MOVES + 1)
     for kind in (Server, Volume, Snapshot, Port, Network, NetworkHost):
         assert [repr(each) for each in cloud.rows(kind)] == [], f"seed {seed}"
-    assert {(each.resource, each.used) for each in cloud.rows(Quota) if each.used and each.resource in rules.COUNTED} == set()
+    assert {
+        (each.resource, each.used) for each in cloud.rows(Quota) if each.used and each.resource in rules.COUNTED
+    } == set()
     for host in cloud.rows(Host):
         assert (host.used_vcpus, host.used_ram_mib, host.used_disk_gib) == (0, 0, 0)
     for centre in cloud.centres:
