@@ -113,7 +113,7 @@ def _network(run: Run) -> Change | None:
         network_work.ensure_on_host(run, network_id, _host(run))
     for port in mine:
         port_work.ensure_on_host(run, port.id, _host(run))
-    run.say(f"{len(mine)} ports are ready on the host." if mine else "No network was asked for.")
+    run.say(f"Ports ready on the host: {len(mine)}." if mine else "No network was asked for.")
     return None
 
 
@@ -153,7 +153,7 @@ def _disks(run: Run) -> Change:
         call(
             run, _host(run), lambda driver, deadline, each=each: driver.volumes.ensure(each, deadline), seconds=BUILD_S
         )
-    run.say(f"{len(wanted)} disks are made.")
+    run.say(f"Disks made: {len(wanted)}.")
 
     def change(session: Session, job: Job) -> None:
         for volume in _fresh(session, job):
