@@ -278,7 +278,11 @@ def request(session: Session, server: Server, avoid: frozenset[int] = frozenset(
     held = session.exec(select(Volume).where(Volume.server_id == server.id)).all()
     fresh = sum(v.size_gib for v in held if v.status is VolumeStatus.CREATING)
     where = [v.host_id for v in held if v.host_id is not None and v.status is not VolumeStatus.CREATING]
-    network_ids = [p.network_id for p in ports.of_server(session, server.id)]
+    connected = ports.of_server(session, server.id)
+    network_ids = [p.network_id for p in connected]
+    needs = {"MACHINES", "VOLUMES"} | ({"NETWORKS"} if connected else set())
+    if any(p.port_security for p in connected):
+        needs.add("SECURITY_GROUPS")
     amount = Amount(server.vcpus, server.ram_mib, server.disk_gib + fresh)
     wanted = Request(
         vcpus=amount.vcpus,
@@ -286,7 +290,7 @@ def request(session: Session, server: Server, avoid: frozenset[int] = frozenset(
         disk_gib=amount.disk_gib,
         hypervisor=server.wanted_hypervisor.value if server.wanted_hypervisor else None,
         availability_zone=server.availability_zone,
-        needs=frozenset({"NETWORKS"} if network_ids else set()) | {"MACHINES", "VOLUMES"},
+        needs=frozenset(needs),
         only=frozenset(where[:1]) if len(set(where)) == 1 else frozenset() if where else None,
         colliding=networks.colliding_hosts(session, network_ids) if network_ids else frozenset(),
         avoid=avoid,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sqlmodel import Session, col, select
 
-from drivers.api import DiskSpec, Machine, MachineSpec, NicSpec
+from drivers.api import Capability, DiskSpec, Machine, MachineSpec, NicSpec
 from gateway.compute import server as servers
+from gateway.compute.host import Host
 from gateway.compute.server import Server
 from gateway.compute.server_state import Observed
 from gateway.identity.tenant import Tenant
@@ -30,13 +31,15 @@ def spec(session: Session, server: Server) -> MachineSpec:
     nics = tuple(NicSpec(port.uid, networks[port.network_id].uid, port.mac) for port in attached)
     public = servers.NOUN.public(server)
     tenant = session.get_one(Tenant, server.tenant_id)
+    host = session.get(Host, server.host_id) if server.host_id is not None else None
+    serves = host is None or Capability.DHCP in host.capabilities
     boot = FirstBoot(
         instance_id=public,
         hostname=hostname(server.name),
         public_key=server.public_key,
         user_data=server.user_data,
         properties=server.properties,
-        interfaces=tuple(_interface(session, port) for port in attached),
+        interfaces=tuple(_interface(session, port, serves=serves) for port in attached),
     )
     return MachineSpec(
         id=server.uid,
@@ -50,13 +53,14 @@ def spec(session: Session, server: Server) -> MachineSpec:
     )
 
 
-def _interface(session: Session, port: ports.Port) -> Interface:
+def _interface(session: Session, port: ports.Port, *, serves: bool) -> Interface:
+    """A NIC as the guest is told it; static where the host has no DHCP (``serves``)."""
     subnets = {s.id: s for s in session.exec(select(Subnet).where(Subnet.network_id == port.network_id))}
     found = [(each.subnet_id, each.address) for each in address.of_ports(session, [port.id]).get(port.id, [])]
     mine = [subnets[subnet_id] for subnet_id, _ in found]
     return Interface(
         mac=port.mac,
-        dhcp=any(s.dhcp for s in mine if ":" not in s.cidr),
+        dhcp=serves and any(s.dhcp for s in mine if ":" not in s.cidr),
         addresses=tuple(f"{text}/{subnets[subnet_id].cidr.partition('/')[2]}" for subnet_id, text in found),
         gateways=tuple(s.gateway for s in mine if s.gateway),
         dns_servers=tuple(dict.fromkeys(dns for s in mine for dns in s.dns_servers)),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from sqlmodel import Session
 
-from drivers.api import DriverError, NetworkSpec, Refused, SubnetSpec, Transient
+from drivers.api import Capability, DriverError, NetworkSpec, Refused, SubnetSpec, Transient
+from gateway.compute.host import Host
 from gateway.jobs.job import Job
 from gateway.kernel.errors import HypervisorError, Refusal
 from gateway.network import network as networks
@@ -22,16 +23,20 @@ ROUNDS = 5
 """How often a wish may change while it is carried out before the job is asked to come again."""
 
 
-def spec(session: Session, network_id: int) -> NetworkSpec:
-    """What a host is told. Raises Refused when the network is gone."""
+def spec(session: Session, network_id: int, host_id: int) -> NetworkSpec:
+    """What a host is told; nothing of DHCP to one that has none: there the seed tells a guest its addresses. Raises
+    Refused when the network is gone.
+    """
     network = session.get(Network, network_id)
     if network is None:
         raise Refused("the network is gone")
+    host = session.get(Host, host_id)
+    serves = host is None or Capability.DHCP in host.capabilities
     return NetworkSpec(
         id=network.uid,
         name=network.name,
         subnets=tuple(
-            SubnetSpec(each.uid, each.cidr, each.gateway, each.dhcp, tuple(each.dns_servers))
+            SubnetSpec(each.uid, each.cidr, each.gateway, each.dhcp and serves, tuple(each.dns_servers))
             for each in subnets.of_network(session, network_id)
         ),
         mtu=network.mtu,
@@ -46,7 +51,7 @@ def ensure_on_host(run: Run, network_id: int, host_id: int) -> None:
     done: NetworkSpec | None = None
     for _ in range(ROUNDS):
         with run.read() as session:
-            wish = spec(session, network_id)
+            wish = spec(session, network_id, host_id)
         if done == wish:
             _record(run, network_id, host_id, done)
             return
@@ -85,7 +90,7 @@ def _record(run: Run, network_id: int, host_id: int, done: NetworkSpec) -> None:
 
     def change(session: Session) -> None:
         place = networks.at_host(session, network_id, host_id)
-        if place is not None and spec(session, network_id) == done:
+        if place is not None and spec(session, network_id, host_id) == done:
             place.stale = False
 
     run.db.run(change)
