@@ -1,5 +1,5 @@
-"""``python -m resolvers.export``: write ``resolvers/schema.graphql`` anew, as ``make schema`` does. The file is committed;
-a test says when it differs and what would break for clients.
+"""``python -m resolvers.export``: write ``resolvers/schema.graphql`` anew, as ``make schema`` does. The file is
+committed; a test says when it differs and what would break for clients.
 """
 
 from __future__ import annotations

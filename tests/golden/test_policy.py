@@ -78,7 +78,7 @@ def test_who_may_not_call_a_field_is_refused_and_changes_nothing(folk: Folk, ope
         assert after == before, (who, name)
 
 
-def test_a_subscription_asks_for_somebody(folk: Folk) -> None:
+def test_a_subscription_asks_for_somebody() -> None:
     assert {root.need for root in ROOTS.values() if root.operation == "Subscription"} == {Need.SIGNED_IN}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -163,13 +163,10 @@ def dying_at_commit(number: int, *, after: bool) -> Iterator[list[bool]]:
         sa.event.remove(OrmSession, name, count)
 
 
-def run_until_death(stage: Stage, job: Job, number: int, *, after: bool) -> bool:
-    """Carry the job out with runners of which the first dies; whether it did. Whoever comes next finishes."""
-    with dying_at_commit(number, after=after) as died:
-        try:
-            stage.world.work()
-        except Death:
-            pass
+def run_until_death(stage: Stage, number: int, *, after: bool) -> bool:
+    """Carry the stage's job out with runners of which the first dies; whether it did. Whoever comes next finishes."""
+    with dying_at_commit(number, after=after) as died, suppress(Death):
+        stage.world.work()
     if died:
         stage.world.crank.rung.clear()
         stage.world.clock.at += timedelta(milliseconds=1)

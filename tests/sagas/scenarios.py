@@ -1,5 +1,5 @@
-"""How a world comes to the point where a job of each kind waits to be run. One function a saga; a saga without one fails
-the test. What else is tested of it follows from the saga itself.
+"""How a world comes to the point where a job of each kind waits to be run. One function a saga; a saga without one
+fails the test. What else is tested of it follows from the saga itself.
 """
 
 from __future__ import annotations

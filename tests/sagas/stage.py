@@ -1,7 +1,8 @@
 """Stages: worlds that stand just before a job, made once per saga and copied for each run.
 
-A stage is a folder with the SQLite database and the image store, and the sim host's memory. Ids and clock are deterministic,
-so two runs of one job can be compared by content: every table but the trail of what happened, and the data centre.
+A stage is a folder with the SQLite database and the image store, and the sim host's memory. Ids and clock are
+deterministic, so two runs of one job can be compared by content: every table but the trail of what happened, and the
+data centre.
 """
 
 from __future__ import annotations

@@ -252,7 +252,7 @@ def test_an_undo_that_fails_is_stuck_until_it_is_retried(played: Reference, kind
 def test_death_at_the_nth_commit(played: Reference, kind: str, when: str) -> None:
     for number in range(1, MOST):
         with played.template.copy() as stage:
-            died = disturbance.run_until_death(stage, played.template.job, number, after=when == "after")
+            died = disturbance.run_until_death(stage, number, after=when == "after")
             _check_end(stage, played, Status.SUCCEEDED)
         if not died:
             assert number > len(SAGAS[kind].steps)
@@ -271,7 +271,7 @@ def test_death_at_the_nth_commit_while_unwinding(played: Reference, kind: str, w
             played.template.copy() as stage,
             disturbance.step_changed(kind, last, disturbance.failing(ERRORS["bug"], after=True)),
         ):
-            died = disturbance.run_until_death(stage, played.template.job, number, after=when == "after")
+            died = disturbance.run_until_death(stage, number, after=when == "after")
             _check_end(stage, played, Status.FAILED)
         if not died:
             return

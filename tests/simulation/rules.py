@@ -45,18 +45,18 @@ def _claims(cloud: Cloud, unfinished: list[Job]) -> list[str]:
     for job in unfinished:
         if job.kind == "volume.extend" and "claimed" in job.memory:
             claim(job.memory["claimed"], 0, 0, job.arguments["more"])
+    return [line for host in cloud.rows(Host) for line in _host(host, used[host.id])]
+
+
+def _host(host: Host, claimed: list[int]) -> list[str]:
+    """What is wrong with the counts of one host."""
     found = []
-    for host in cloud.rows(Host):
-        kept = [host.used_vcpus, host.used_ram_mib, host.used_disk_gib]
-        if kept != used[host.id]:
-            found.append(f"host {host.name} has {kept} in use, its machines and disks claim {used[host.id]}")
-        if (
-            host.status.value != "UNKNOWN"
-            and host.free_ram_mib != int(host.ram_mib * host.ram_ratio) - host.used_ram_mib
-        ):
-            found.append(
-                f"host {host.name} has {host.free_ram_mib} MiB free of {host.ram_mib}, {host.used_ram_mib} used"
-            )
+    kept = [host.used_vcpus, host.used_ram_mib, host.used_disk_gib]
+    if kept != claimed:
+        found.append(f"host {host.name} has {kept} in use, its machines and disks claim {claimed}")
+    room = int(host.ram_mib * host.ram_ratio)
+    if host.status.value != "UNKNOWN" and host.free_ram_mib != room - host.used_ram_mib:
+        found.append(f"host {host.name} has {host.free_ram_mib} MiB free of {room}, {host.used_ram_mib} used")
     return found
 
 
@@ -77,11 +77,10 @@ def _quotas(cloud: Cloud, unfinished: list[Job]) -> list[str]:
     for job in unfinished:
         if job.kind == "volume.extend":
             held[job.tenant_id or 0, Resource.VOLUME_GIB] += job.arguments["more"]
-    for kind, resource in ((Network, Resource.NETWORKS), (Port, Resource.PORTS)):
-        for row in cloud.rows(kind):
-            held[row.tenant_id, resource] += 1
+    held.update((network.tenant_id, Resource.NETWORKS) for network in cloud.rows(Network))
+    held.update((port.tenant_id, Resource.PORTS) for port in cloud.rows(Port))
     return [
-        f"tenant {quota.tenant_id} has used {quota.used} {quota.resource}, and has {held[quota.tenant_id, quota.resource]}"
+        f"tenant {quota.tenant_id} has used {quota.used} {quota.resource}, not {held[quota.tenant_id, quota.resource]}"
         for quota in cloud.rows(Quota)
         if quota.resource in COUNTED and quota.used != held[quota.tenant_id, quota.resource]
     ]
@@ -101,7 +100,8 @@ def _things(cloud: Cloud, unfinished: list[Job]) -> list[str]:
         own(server.uid, server, server.host_id)
         if server.root_uid is not None:
             own(server.root_uid, server, server.host_id)
-    for row in (*cloud.rows(Volume), *cloud.rows(Snapshot), *cloud.rows(Port)):
+    rows: list[Any] = [*cloud.rows(Volume), *cloud.rows(Snapshot), *cloud.rows(Port)]
+    for row in rows:
         own(row.uid, row, row.host_id)
         holder = servers.get(getattr(row, "server_id", None) or 0)
         if holder is not None and noun.public(holder) in busy:

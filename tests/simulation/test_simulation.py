@@ -1,5 +1,5 @@
-"""Chance, many times: whatever is asked, lost, late, doubled, broken or dead, the rules hold after every move, all comes
-to an end, and what is deleted is gone everywhere.
+"""Chance, many times: whatever is asked, lost, late, doubled, broken or dead, the rules hold after every move, all
+comes to an end, and what is deleted is gone everywhere.
 
 ``STRATOGRAPH_TEST_SEEDS=100:400`` runs other seeds (a soak), ``STRATOGRAPH_TEST_MOVES=1000`` longer ones.
 """

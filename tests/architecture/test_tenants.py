@@ -1,0 +1,81 @@
+"""What belongs to one tenant is invisible to every other, whatever noun it is: by id, by node, in every list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from graphql import GraphQLObjectType, build_schema
+from sqlmodel import select
+
+from gateway.kernel import noun
+from gateway.kernel.access import Role
+from resolvers.kernel.roots import ROOTS
+from resolvers.schema import schema, sdl
+from tests.compute.scene import Scene
+from tests.world import Client, World
+
+schema()
+OWNED = sorted(prefix for prefix, each in noun.BY_PREFIX.items() if "tenant_id" in each.table.model_fields)
+NOT_MADE = frozenset({"delivery", "export", "image_member", "member", "webhook"})
+"""Nouns of a tenant that this scene makes nothing of. The list only shrinks."""
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("tenants")
+    world = World.open(f"sqlite:///{folder / 'world.db'}", folder)
+    made = Scene.make(world)
+    made.server(networks=[{"networkId": made.network}], volumes=[{"sizeGib": 1}])
+    volume = made.alice.do("volumeCreate", "volume { id }", name="v", sizeGib=1)["volume"]["id"]
+    world.work()
+    made.do_and_work("volumeExtend", id=volume, sizeGib=2)
+    made.do_and_work("snapshotCreate", volumeId=volume, name="n")
+    group = made.alice.do("securityGroupCreate", "securityGroup { id }", name="web")["securityGroup"]["id"]
+    made.alice.do("securityGroupRuleAdd", "__typename", securityGroupId=group, direction="INGRESS")
+    boss = world.member(made.tenant_row, Role.MANAGER)
+    boss.do("apiKeyCreate", "__typename", name="k", role="READER", tenantId=made.tenant)
+    yield made
+    world.close()
+
+
+@pytest.fixture(scope="module")
+def stranger(scene: Scene) -> Client:
+    return scene.world.member(scene.world.tenant(), Role.MANAGER)
+
+
+def _public(scene: Scene, prefix: str) -> list[str]:
+    kind = noun.BY_PREFIX[prefix]
+    with scene.world.db.read() as session:
+        rows = session.exec(select(kind.table).where(kind.table.tenant_id == scene.tenant_row.id)).all()
+    return [kind.public(row) for row in rows]
+
+
+def test_the_scene_has_something_of_every_noun(scene: Scene) -> None:
+    assert {prefix for prefix in OWNED if not _public(scene, prefix)} <= NOT_MADE
+
+
+@pytest.mark.parametrize("prefix", OWNED)
+def test_a_stranger_finds_nothing_by_node(scene: Scene, stranger: Client, prefix: str) -> None:
+    for public in _public(scene, prefix):
+        found = stranger.run("query($id: ID!) { node(id: $id) { id } }", id=public)
+        assert (found.data or {}).get("node") is None, public
+
+
+def test_a_stranger_finds_nothing_in_any_list(scene: Scene, stranger: Client) -> None:
+    theirs = {public for prefix in OWNED for public in _public(scene, prefix)}
+    query = build_schema(sdl()).query_type
+    assert query is not None
+    asked = 0
+    for (operation, name), root in ROOTS.items():
+        field = query.fields.get(name)
+        kind: Any = getattr(getattr(field, "type", None), "of_type", None) or getattr(field, "type", None)
+        if operation != "Query" or not str(kind).endswith("Connection") or root.need.value == "ADMIN":
+            continue
+        assert isinstance(kind, GraphQLObjectType)
+        found = stranger.run(f"{{ {name}(first: 100) {{ totalCount nodes {{ id }} }} }}")
+        seen = {each["id"] for each in (found.data or {}).get(name, {}).get("nodes", [])} if found.data else set()
+        assert seen & theirs == set(), name
+        asked += 1
+    assert asked >= 10
