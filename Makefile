@@ -41,7 +41,7 @@ setup: ## Install system packages and the virtual environment, start libvirtd
 	@exec $(setup)/setup.sh
 
 schema: setup ## Write the committed generated files anew: schema, policy, parts of the READMEs
-	@$(bin)/python -m resolvers.export && $(bin)/python -m tests.golden.write && exec $(bin)/python -m gateway.documents
+	@$(bin)/python -m resolvers.export && $(bin)/python -m resolvers.schema_care.errors && $(bin)/python -m tests.golden.write && exec $(bin)/python -m gateway.documents
 
 clean: ## Remove the virtual environment and caches (the state directory stays)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -35,6 +35,7 @@ from resolvers.integration.download import routes as export_routes
 from resolvers.kernel.context import Context, Services
 from resolvers.kernel.feed import Feed
 from resolvers.schema import committed, schema
+from resolvers.schema_care.deprecation import future
 from resolvers.transport.app import Caller, OperationInfo, TransportSettings
 from resolvers.transport.app import routes as transport_routes
 from resolvers.transport.documents import read_manifest
@@ -110,6 +111,7 @@ class Cloud:
             operation_deadline_seconds=self.settings.operation_timeout_s,
             manifest=read_manifest(manifest) if manifest else {},
             trusted_only=manifest is not None,
+            compression=self.settings.compression,
             stopping=self.stopping,
             rate_limiter=MemoryRateLimiter(self.settings.rate_limit, 60) if self.settings.rate_limit else None,
         )
@@ -117,7 +119,7 @@ class Cloud:
             *transport_routes(schema(), transport, recogniser.authenticate, context),
             *image_routes(self.db, self.settings),
             *export_routes(self.db, self.settings),
-            *dashboard_routes(sdl=committed()),
+            *dashboard_routes(sdl=committed(), future=lambda: future(committed())),
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
             Route("/metrics", self._metrics),

@@ -6,6 +6,8 @@ Deliberately not here: `/graphql`, `/healthz` (the pages only link to them) and 
 """
 
 import secrets
+from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from string import Template
@@ -20,11 +22,15 @@ from gateway.dashboard.asset import Asset, Assets
 _PAGES = Path(__file__).parent / "pages"
 
 
-def routes(*, sdl: str | None = None, endpoint: str = "/graphql") -> list[BaseRoute]:
+def routes(
+    *, sdl: str | None = None, future: Callable[[], str] | None = None, endpoint: str = "/graphql"
+) -> list[BaseRoute]:
     """The dashboard's routes, for the Starlette application to mount at its root.
 
     Args:
         sdl: the schema as text, served at `/schema.graphql`; without it there is no such route.
+        future: makes the text served at `/schema.graphql?future`: the schema without what is deprecated. Called once,
+            when somebody first asks.
         endpoint: the path of the GraphQL endpoint, for HTTP and WebSocket alike, below the application's root.
     """
     pages = _Pages(endpoint)
@@ -34,9 +40,20 @@ def routes(*, sdl: str | None = None, endpoint: str = "/graphql") -> list[BaseRo
         Route("/playground/assets/{name}", pages.file, name="dashboard-file"),
     ]
     if sdl is not None:
-        schema = Asset.of_text("schema.graphql", sdl)
-        served.append(Route("/schema.graphql", schema.answer))
+        served.append(Route("/schema.graphql", _Schema(sdl, future).answer))
     return served
+
+
+class _Schema:
+    """The schema as text: as it is, and as it will be."""
+
+    def __init__(self, sdl: str, future: Callable[[], str] | None) -> None:
+        self._present = Asset.of_text("schema.graphql", sdl)
+        self._future = cache(lambda: Asset.of_text("schema.graphql", sdl if future is None else future()))
+
+    def answer(self, request: Request) -> Response:
+        asset = self._future() if "future" in request.query_params else self._present
+        return asset.answer(request)
 
 
 class _Pages:

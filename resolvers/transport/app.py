@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 from strawberry import Schema
@@ -35,6 +36,7 @@ __all__ = [
 
 _CORS_REQUEST_HEADERS = ("authorization", "content-type", "x-request-id")
 _CORS_MAX_AGE_SECONDS = 600
+_COMPRESSED_FROM_BYTES = 4096
 
 
 def routes(
@@ -49,6 +51,9 @@ def routes(
     engine = Engine(schema, settings, context)
     tally = Tally(settings.connections_per_identity, "connections")
     endpoint: ASGIApp = GraphQLEndpoint(engine, authenticate, EventStreams(engine, tally))
+    if settings.compression:
+        # Callers are known by a header that no foreign page can make a browser send, so lengths betray nothing.
+        endpoint = GZipMiddleware(endpoint, minimum_size=_COMPRESSED_FROM_BYTES, compresslevel=1)
     if settings.allowed_origins:
         endpoint = CORSMiddleware(
             endpoint,

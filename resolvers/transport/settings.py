@@ -25,6 +25,7 @@ class TransportSettings:
     ``path`` of all four transports. ``allowed_origins``: browser origins beside our own (``https://console.example``)
     that may open a WebSocket and, through CORS, read answers; none by default. ``manifest``: trusted documents by
     SHA-256 (:func:`resolvers.transport.documents.read_manifest`); ``trusted_only`` runs nothing else.
+    ``compression`` packs answers above 4 KiB for clients that take gzip (never event streams).
     ``stopping`` is set by the application when the process was told to stop: streams and sockets then end.
     """
 
@@ -36,6 +37,7 @@ class TransportSettings:
     manifest: Mapping[str, str] = field(default_factory=dict)
     trusted_only: bool = False
     persisted_queries: bool = True
+    compression: bool = True
     rate_limiter: RateLimiter | None = None
     plan: Plan | None = None
     body_size_max_bytes: int = 1_048_576
