@@ -10,12 +10,14 @@ import pkgutil
 import socket
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 from dramatiq import Worker
 
 import workers
+from gateway.jobs import job as jobs
 from gateway.kernel.db import Database
 from gateway.kernel.settings import Settings
 from workers.bell import Doorbell, declare, open_broker
@@ -68,7 +70,8 @@ def start(db: Database, settings: Settings, *, work: bool = True) -> Plant:
     bell = Doorbell(broker)
     db.provide("bell", bell)
     hosts = Hosts(settings.state_dir / "scratch")
-    name = f"{socket.gethostname()}-{os.getpid()}"[-64:]
+    name = runner_name(os.getpid())
+    disown_the_dead(db)
     runner = Runner(db, hosts, name, settings=settings)
     declare(broker, runner.run)
     sweep = Sweep(Context(db, hosts, settings), bell, beat=runner.renew_leases)
@@ -79,6 +82,34 @@ def start(db: Database, settings: Settings, *, work: bool = True) -> Plant:
         sweep.start()
     log.info("workers are ready", threads=settings.worker_threads if work else 0, broker=_kind(settings))
     return Plant(bell, hosts, runner, sweep, worker)
+
+
+def runner_name(pid: int) -> str:
+    """How a process of this machine signs its leases."""
+    return f"{socket.gethostname()[:48]}-{pid}"
+
+
+def disown_the_dead(db: Database) -> None:
+    """Take the leases of this machine's processes that are no more: after a crash their jobs go on at once instead of
+    when the leases have ended.
+    """
+    with db.read() as session:
+        held = jobs.holders(session)
+    for name in held:
+        pid = name.rpartition("-")[2]
+        if pid.isdigit() and name == runner_name(int(pid)) and not _alive(int(pid)):
+            taken = db.run(partial(jobs.disown, name=name))
+            log.info("leases of a dead process were taken", runner=name, jobs=taken)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def run_forever(db: Database, settings: Settings, stop: threading.Event) -> None:

@@ -184,7 +184,7 @@ def submit(session: Session, subject: Subject, order: Order) -> Job:
 
 
 def _hold_queue(session: Session, resource: str | None) -> None:
-    """Let nobody else join or take from a resource's queue until the end of this unit of work; SQLite has one writer."""
+    """Let nobody else join or take from a resource's queue until this unit of work ends; SQLite has one writer."""
     if resource is not None and session.get_bind().dialect.name == "postgresql":
         key = sa.func.hashtextextended(resource, 0)
         session.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
@@ -272,6 +272,25 @@ def renew(session: Session, job_id: int, attempt: int, lease: timedelta) -> bool
         .values(lease_until=clock.now(session) + lease)
     )
     return bool(getattr(kept, "rowcount", 0))
+
+
+def holders(session: Session) -> set[str]:
+    """Who holds a lease on a live job."""
+    statement = select(Job.lease_by).where(col(Job.status).in_(LIVE), col(Job.lease_until).is_not(None)).distinct()
+    return {name for name in session.exec(statement) if name is not None}
+
+
+def disown(session: Session, name: str) -> int:
+    """Take every lease from a runner that is known to be dead; how many. Its jobs may be claimed at once. Should it
+    live after all, the next claim's attempt fences it off.
+    """
+    taken = session.execute(
+        sa.update(Job)
+        .where(col(Job.lease_by) == name, col(Job.status).in_(LIVE))
+        .values(lease_until=None, lease_by=None)
+        .execution_options(synchronize_session=False)
+    )
+    return int(getattr(taken, "rowcount", 0))
 
 
 def release(session: Session, job: Job, *, due_in: timedelta) -> None:
