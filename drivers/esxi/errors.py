@@ -52,6 +52,7 @@ FAULTS: dict[str, tuple[type[DriverError], str]] = {
     "FileAlreadyExists": (Refused, "the file is there already"),
     "FileNotFound": (Refused, "the file is not there"),
     "NotFound": (Refused, "it is not there"),
+    "QuestionPending": (HostAtFault, "the machine waits for an operator's answer to a question of its host"),
     "InvalidState": (Refused, "it is in no state for this"),
     "InvalidArgument": (Refused, "an argument is wrong"),
     "InvalidRequest": (Refused, "the request is wrong"),

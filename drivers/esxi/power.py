@@ -12,7 +12,7 @@ from typing import Any
 
 from pyVmomi import vim
 
-from drivers.api import Deadline, HostAtFault, Power, PowerAction, Refused
+from drivers.api import Deadline, Power, PowerAction, Refused
 from drivers.esxi import reading
 from drivers.esxi.session import LostAnswerError
 from drivers.esxi.site import Site
@@ -53,9 +53,6 @@ def reach(site: Site, start: Any, deadline: Deadline) -> None:
     """Run a power task; a machine that is in that state already is fine."""
     try:
         site.carry_out(start, deadline)
-    except vim.fault.QuestionPending as error:
-        text = "the machine waits for an operator's answer to a question of its host"
-        raise HostAtFault(text, vendor_code="QuestionPending") from error
     except vim.fault.InvalidPowerState as error:
         if error.requestedState != error.existingState:
             raise

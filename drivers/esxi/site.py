@@ -73,6 +73,7 @@ class Site:
         self.host_id = host
         self.options = options
         self._place: Place | None = None
+        self._running: dict[str, Any] = {}
 
     @property
     def content(self) -> Any:
@@ -89,9 +90,31 @@ class Site:
         """A call that changes something and answers at once."""
         return self.session.send(ask, deadline)
 
-    def carry_out(self, start: Callable[[], Any], deadline: Deadline) -> Any:
-        """Start a task and wait for its end; its result. Raises the task's own fault, Transient when time is over."""
-        task = self.session.send(start, deadline)
+    def carry_out(self, start: Callable[[], Any], deadline: Deadline, *, key: str | None = None) -> Any:
+        """Start a task and wait for its end; its result. Raises the task's own fault, Transient when time is over.
+
+        A task with a ``key`` that outlives its deadline is waited for by the next call with that key, not started
+        again: a long copy goes on while its caller asks again and again.
+        """
+        task = self._running.get(key) if key is not None else None
+        if task is None:
+            task = self.session.send(start, deadline)
+        if key is None:
+            return self._end_of(task, deadline)
+        self._running[key] = task
+        try:
+            found = self._end_of(task, deadline)
+        except (vmodl.MethodFault, LostAnswerError):
+            self._running.pop(key, None)
+            raise
+        self._running.pop(key, None)
+        return found
+
+    def goes_on(self, key: str) -> bool:
+        """Whether a task with that key was started and its end not seen yet."""
+        return key in self._running
+
+    def _end_of(self, task: Any, deadline: Deadline) -> Any:
         pause = SOON_S
         while True:
             try:

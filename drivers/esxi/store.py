@@ -112,11 +112,11 @@ class Store:
         self._disk_task("ExtendVirtualDisk_Task", relative, deadline, kib(size_bytes), False)
 
     def copy_disk(self, source: str, target: str, deadline: Deadline) -> None:
-        """A copy on its own, thin."""
+        """A copy on its own; one that outlived an earlier call's deadline is waited for."""
         place = self.site.place(deadline)
         disks = self.site.content.virtualDiskManager
         names = (self.path(source, deadline), place.datacenter, self.path(target, deadline), place.datacenter)
-        self.site.carry_out(lambda: disks.CopyVirtualDisk_Task(*names), deadline)
+        self.site.carry_out(lambda: disks.CopyVirtualDisk_Task(*names), deadline, key=target)
 
     def _disk_task(self, task: str, relative: str, deadline: Deadline, *more: object) -> None:
         place = self.site.place(deadline)

@@ -87,13 +87,14 @@ class EsxiVolumes(Images):
     @verb
     def snapshot(self, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
         """See :meth:`drivers.api.Snapshots.snapshot`."""
-        with self.site.only(deadline, "snapshot", str(snapshot_id)), self.site.only(deadline, "claims"):
+        with self.site.only(deadline, "snapshot", str(snapshot_id)), self.site.only(deadline, "copy", str(volume_id)):
             there = self._look(SNAPSHOTS, snapshot_id, deadline)
             if there is None:
                 source = self._look(VOLUMES, volume_id, deadline)
                 if source is None:
                     raise Refused(f"there is no volume {volume_id} on this host")
-                self._begin(SNAPSHOTS, snapshot_id, deadline)
+                if not self.site.goes_on(f"{SNAPSHOTS}/{snapshot_id}/{DISK}"):
+                    self._begin(SNAPSHOTS, snapshot_id, deadline)
                 self._copy_still(volume_id, f"{SNAPSHOTS}/{snapshot_id}/{DISK}", deadline)
                 self.store.make_folder(f"{SNAPSHOTS}/{snapshot_id}/{WHOLE}", deadline)
                 there = source
@@ -135,7 +136,8 @@ class EsxiVolumes(Images):
             source = f"{SNAPSHOTS}/{spec.snapshot_id}"
             self._check_source(source, spec.size_bytes, "snapshot", deadline)
         disk = f"{VOLUMES}/{spec.id}/{DISK}"
-        self._begin(VOLUMES, spec.id, deadline)
+        if not self.site.goes_on(disk):
+            self._begin(VOLUMES, spec.id, deadline)
         if source is None:
             self.store.create_disk(disk, spec.size_bytes, deadline)
         else:
@@ -163,18 +165,20 @@ class EsxiVolumes(Images):
         """Copy the volume while nothing writes to the disk that is read."""
         holder = holders.of(self.site, volume_id, deadline)
         source = f"{VOLUMES}/{volume_id}/{DISK}"
-        if holder is None or holder.power is Power.OFF:
+        if holder is None or (holder.power is Power.OFF and not holder.snapshots):
             self.store.copy_disk(source, target, deadline)
             return
-        self._need_no_snapshots(holder, deadline)
         machine = holder.machine
-        self.site.carry_out(
-            lambda: machine.CreateSnapshot_Task(BOOKKEEPING_SNAPSHOT, "", False, False), deadline
-        )  # neither memory nor quiesced: crash-consistent
+        if not self.site.goes_on(target):
+            self._need_no_snapshots(holder, deadline)
+            self.site.carry_out(
+                lambda: machine.CreateSnapshot_Task(BOOKKEEPING_SNAPSHOT, "", False, False), deadline
+            )  # neither memory nor quiesced: crash-consistent
         try:
             self.store.copy_disk(source, target, deadline)
         finally:
-            self._thaw(machine, deadline)
+            if not self.site.goes_on(target):  # the disk has to stand still as long as it is read
+                self._thaw(machine, deadline)
 
     def _need_no_snapshots(self, holder: Holder, deadline: Deadline) -> None:
         """Take back what an earlier try of ours left. Raises Refused when there are snapshots of somebody else."""

@@ -19,6 +19,7 @@ from drivers.api import (
     Power,
     PowerAction,
     Refused,
+    Snapshots,
     Transient,
     Unsupported,
 )
@@ -143,6 +144,36 @@ def test_a_session_that_ends_under_a_task_does_not_end_the_task(sim: EsxSim, dri
     finally:
         sim.delay("CreateVirtualDisk_Task", 5)
     driver.volumes.remove(volume, Deadline(SECONDS))
+
+
+def test_a_copy_that_takes_longer_than_a_deadline_is_waited_for_and_not_begun_again(
+    sim: EsxSim, driver: Driver, base: ImageSpec
+) -> None:
+    assert isinstance(driver, Snapshots)
+    root, copy, machine = uuid4(), uuid4(), uuid4()
+    driver.volumes.ensure_image(base, Deadline(SECONDS))
+    spec = api.VolumeSpec(root, MIB, image_id=base.id)
+    sim.delay("CopyVirtualDisk_Task", 3000)
+    sim.calls()
+    with pytest.raises(Transient):
+        driver.volumes.ensure(spec, Deadline(1.5))
+    assert driver.volumes.inspect(root, Deadline(SECONDS)) is None
+    assert driver.volumes.ensure(spec, Deadline(SECONDS)).size_bytes == MIB
+    assert sim.calls()["CopyVirtualDisk_Task"] == 1
+    disks = (api.DiskSpec(root, "vda"),)
+    driver.machines.ensure(api.MachineSpec(machine, "m", 1, 64, disks), Deadline(SECONDS))
+    driver.machines.power(machine, PowerAction.ON, Deadline(SECONDS))
+    with pytest.raises(Transient):
+        driver.snapshot(root, copy, Deadline(1.5))
+    assert machine_of(content_of(sim), machine).snapshot is not None  # the disk stands still while it is read
+    assert driver.snapshot(root, copy, Deadline(SECONDS)).size_bytes == MIB
+    assert sim.calls()["CopyVirtualDisk_Task"] == 1
+    sim.delay("CopyVirtualDisk_Task", 5)
+    assert machine_of(content_of(sim), machine).snapshot is None
+    driver.machines.remove(machine, Deadline(SECONDS))
+    driver.remove_snapshot(copy, Deadline(SECONDS))
+    driver.volumes.remove(root, Deadline(SECONDS))
+    driver.volumes.remove_image(base.id, Deadline(SECONDS))
 
 
 # ------------------------------------------------------------------------------------------ the table

@@ -211,6 +211,8 @@ func (f *front) pass(w http.ResponseWriter, r *http.Request, body []byte) {
 	defer func() {
 		if p := recover(); p == http.ErrAbortHandler {
 			panic(p)
+		} else if p != nil && bytes.Contains(body, []byte("<Fetch ")) { // a property that is unset
+			fmt.Fprint(w, head+`<FetchResponse xmlns="urn:vim25"></FetchResponse>`+tail)
 		} else if p != nil {
 			soapFault(w, types.ManagedObjectReference{Type: "Folder", Value: "none"}, "SystemError")
 		}
