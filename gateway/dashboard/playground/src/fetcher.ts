@@ -1,7 +1,7 @@
 // One fetcher per session: queries and mutations by POST, subscriptions by graphql-transport-ws, both with the same
 // token. A new fetcher makes GraphiQL read the schema again; the old one's socket is closed by the caller.
-import { createGraphiQLFetcher, type Fetcher, type Observable } from "@graphiql/toolkit";
-import { getOperationAST } from "graphql";
+import { createGraphiQLFetcher, type Fetcher, type FetcherParams, type Observable } from "@graphiql/toolkit";
+import { Kind, parse, type OperationDefinitionNode } from "graphql";
 import { createClient, type Client, type ExecutionResult, type SubscribePayload } from "graphql-ws";
 import { ENDPOINT, SOCKET } from "./endpoint";
 import { plain, post } from "./session";
@@ -40,11 +40,23 @@ export function openLine(token: string | null, onEnded: () => void): Line {
     },
   });
   // The toolkit could do both, but its subscriptions leave an unhandled rejection behind when the socket closes.
-  const fetcher: Fetcher = (operation, options) => {
-    const found = options?.documentAST && getOperationAST(options.documentAST, operation.operationName);
+  const fetcher: Fetcher = (given, options) => {
+    const found = operationOf(given);
+    // For a moment after a tab was opened GraphiQL still gives the name (and the document) of the one before.
+    const operation = found?.name ? { ...given, operationName: found.name.value } : given;
     return found?.operation === "subscription" ? watch(client, operation as SubscribePayload) : ask(operation, options);
   };
   return { fetcher, close: () => void client.dispose() };
+}
+
+/** The operation that a request means: the one it names, or the only one. Undefined where the gateway has to say why. */
+function operationOf({ query, operationName }: FetcherParams): OperationDefinitionNode | undefined {
+  try {
+    const all = parse(query).definitions.filter((each) => each.kind === Kind.OPERATION_DEFINITION);
+    return all.length === 1 ? all[0] : all.find((each) => each.name?.value === operationName);
+  } catch {
+    return undefined; // a syntax error
+  }
 }
 
 interface Listener {
