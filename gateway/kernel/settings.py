@@ -67,9 +67,7 @@ class Settings(BaseSettings):
     operation_timeout_s: float = Field(
         default=15.0, gt=0, le=600, description="Seconds one GraphQL operation may take."
     )
-    compression: bool = Field(
-        default=True, description="Pack GraphQL answers above 4 KiB for clients that take gzip."
-    )
+    compression: bool = Field(default=True, description="Pack GraphQL answers above 4 KiB for clients that take gzip.")
     rate_limit: int = Field(
         default=1_000_000,
         ge=0,
