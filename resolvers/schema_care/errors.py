@@ -34,7 +34,12 @@ Each has `code`, `message` and `path` (where in the input, outermost name first;
 Ask for what a kind carries with a fragment:
 
 ```graphql
-userErrors { code message path ... on QuotaExceeded { resource limit used requested } }
+mutation($input: ServerCreateInput!) {
+  serverCreate(input: $input) {
+    job { id }
+    userErrors { code message path ... on QuotaExceeded { resource limit used requested } }
+  }
+}
 ```
 
 A job that fails tells why in the same types, in `job.error`. A client must expect codes that are not on this page: a
