@@ -201,7 +201,7 @@ TASK_FAULTS: list[tuple[str, type[DriverError]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def off(driver: Driver) -> Iterator[UUID]:
     volume, machine = uuid4(), uuid4()
     driver.volumes.ensure(api.VolumeSpec(volume, MIB), Deadline(SECONDS))
