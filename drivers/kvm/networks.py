@@ -20,7 +20,8 @@ from drivers.kvm import holders, names, parking, ports, xml
 from drivers.kvm.errors import found, told
 from drivers.kvm.link import Link
 from drivers.kvm.xml import Element
-from drivers.kvm.xml.network import bridge_address, digest, digest_in, leases_in, ranges_in, subnets_in, without_digest
+from drivers.kvm.xml.network import bridge_address, digest, digest_in, leases_in, subnets_in, without_digest
+from drivers.kvm.xml.segment import ranges_in
 
 
 class Bridges:

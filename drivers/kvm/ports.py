@@ -17,8 +17,9 @@ from drivers.api import Deadline, PortSpec, Refused
 from drivers.kvm import holders, names, xml
 from drivers.kvm.errors import found
 from drivers.kvm.xml import Element
-from drivers.kvm.xml.network import Lease, lease_range_in, leases_in, ranges_in
+from drivers.kvm.xml.network import Lease, lease_range_in, leases_in
 from drivers.kvm.xml.nwfilter import PortRecord, record_in
+from drivers.kvm.xml.segment import ranges_in, segment_in
 
 _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
@@ -28,8 +29,8 @@ def ensure(connection: Any, network: Any, spec: PortSpec, deadline: Deadline) ->
     """Make lease and filter exactly as said. Raises Refused for an address that another has."""
     if not _MAC.fullmatch(spec.mac.lower()):
         raise Refused(f"{spec.mac!r} is not the MAC address of one machine")
-    wanted = xml.port_filter(spec)
     live = xml.parse(network.XMLDesc(0))
+    wanted = xml.port_filter(spec, segment_in(live))
     before = _look_up(connection, spec.id)
     record = _record(before) if before is not None else None
     leases = leases_in(live)

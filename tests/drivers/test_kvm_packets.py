@@ -52,7 +52,9 @@ def two(pair: Two) -> Two:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     with libvirt_host("packets") as host:
         driver = connect(host, tmp_path_factory.mktemp("scratch"))
-        network = network_spec(1)
+        plain = network_spec(1)
+        six = SubnetSpec(uuid4(), "fd00:55::/64", "fd00:55::1", dhcp=False)
+        network = replace(plain, subnets=(*plain.subnets, six))
         driver.networks.ensure(network, Deadline(SECONDS))
         one, other = (make_guest(host, driver, port_spec(network, at)) for at in (11, 12))
         for each in (one, other):

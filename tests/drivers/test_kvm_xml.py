@@ -34,10 +34,12 @@ from drivers.kvm.xml.common import Element, strings
 from drivers.kvm.xml.domain import with_changes
 from drivers.kvm.xml.network import Lease, digest, digest_in, lease_range_in, leases_in, parking, subnets_in
 from drivers.kvm.xml.nwfilter import record_in
+from drivers.kvm.xml.segment import Segment, segment_in
 
 SCHEMAS = Path("/usr/share/libvirt/schemas")
 MACHINE, VOLUME, PORT, NETWORK, SUBNET = (UUID(int=0x0190_0000_0000_7000_8000_0000_0000_0000 + at) for at in range(5))
 MAC = "52:54:00:00:00:01"
+BRIDGE_MAC = "52:54:00:00:00:fe"
 SPEC = MachineSpec(
     MACHINE,
     "web & <db>",
@@ -54,6 +56,17 @@ PLAN = xml.DomainPlan(
 )  # fmt: skip
 SUBNET_4 = SubnetSpec(SUBNET, "10.1.0.0/24", "10.1.0.1", dhcp=True, dns_servers=("9.9.9.9", "10.1.0.53", "fd00::1"))
 SUBNET_6 = SubnetSpec(UUID(int=6), "fd00:1::/64", "fd00:1::1", dhcp=False)
+QUIET = SubnetSpec(UUID(int=8), "10.1.1.0/24", None, dhcp=False)
+
+
+def segment(*subnets: SubnetSpec) -> Segment:
+    """What a port's filter learns of a network with these subnets, as libvirt hands it back."""
+    element = xml.network(NetworkSpec(NETWORK, "net", subnets))
+    etree.SubElement(element, "mac", address=BRIDGE_MAC)
+    return segment_in(element)
+
+
+SEGMENT = segment(SUBNET_4, SUBNET_6)
 
 
 @cache
@@ -119,6 +132,8 @@ def test_a_network_with_nat_leases_and_both_families() -> None:
     check("network", element)
     check("network", parking(NETWORK))
     assert strings(element, "forward/@mode|forward/nat/@ipv6|mtu/@size") == ["nat", "yes", "1400"]
+    assert strings(element, "forward/nat/port/@*") == ["16384", "32767"]
+    assert [str(each) for each in SEGMENT.ranges] == ["10.1.0.0/24", "fd00:1::/64"]
     assert strings(element, "ip/@address") == ["10.1.0.1", "fd00:1::1"]
     assert leases_in(element) == leases[:1], "a lease out of range does not come along"
     assert lease_range_in(element) is not None
@@ -175,14 +190,14 @@ def test_any_rules_give_a_valid_filter_or_a_refusal(rules: tuple[RuleSpec, ...] 
     addresses = ("10.1.0.10", "fd00:1::10") if six else ("10.1.0.10",)
     spec = PortSpec(PORT, NETWORK, MAC.upper(), addresses, "web", rules)
     try:
-        element = xml.port_filter(spec)
+        element = xml.port_filter(spec, SEGMENT)
     except Refused:
         return
     check("nwfilter", element)
     record = record_in(element)
     assert record is not None
     assert (record.network, record.mac, record.addresses) == (NETWORK, MAC, addresses)
-    assert (element.find("rule") is None) == (rules is None)
+    assert (element.find("rule/all") is None) == (rules is None), "with a rule of iptables libvirt lets out all else"
     if rules is not None:
         drops = strings(element, "rule[@action='drop' and @priority='1000']/@direction")
         assert drops == ["out", *(["inout"] * len(addresses))]
@@ -208,7 +223,45 @@ def test_the_record_filter_is_empty() -> None:
 )
 def test_a_rule_without_sense_is_refused(rule: RuleSpec) -> None:
     with pytest.raises(Refused):
-        xml.port_filter(PortSpec(PORT, NETWORK, MAC, ("10.1.0.10",), None, (rule,)))
+        xml.port_filter(PortSpec(PORT, NETWORK, MAC, ("10.1.0.10",), None, (rule,)), SEGMENT)
+
+
+FORMS = [("tcp", 4), ("udp", 4), ("icmp", 4), (None, 4), ("tcp", 6), ("udp", 6), ("icmp", 6), (None, 6)]
+
+
+@pytest.mark.parametrize(("protocol", "version"), FORMS)
+@pytest.mark.parametrize("remote", ["any", "wider", "own", "narrower", "foreign"])
+def test_only_the_network_itself_may_begin(protocol: str | None, version: int, remote: str) -> None:
+    own = ["10.1.0.0/24", "10.1.1.0/24"] if version == 4 else ["fd00:1::/64", "fe80::/10"]
+    ranges = {
+        "any": (None, own),
+        "wider": ("10.0.0.0/8", own) if version == 4 else ("fd00::/8", own[:1]),
+        "own": (own[0], own[:1]),
+        "narrower": ("10.1.1.7/32", ["10.1.1.7/32"]) if version == 4 else ("fe80::7/128", ["fe80::7/128"]),
+        "foreign": ("10.2.0.0/16" if version == 4 else "fd00:2::/64", []),
+    }
+    given, expected = ranges[remote]
+    rule = RuleSpec(Direction.INGRESS, version, protocol, 8 if protocol == "icmp" else None, remote=given)
+    spec = PortSpec(PORT, NETWORK, MAC, ("10.1.0.10", "fd00:1::10"), None, (rule,))
+    element = xml.port_filter(spec, segment(SUBNET_4, QUIET, SUBNET_6))
+    for way, priority, end in (("in", 500, "src"), ("out", 600, "dst")):
+        found = element.xpath(f"rule[@action='accept' and @direction='{way}' and @priority='{priority}']/*")
+        assert isinstance(found, list)
+        seen = [f"{each.get(f'{end}ipaddr')}/{each.get(f'{end}ipmask')}" for each in found if isinstance(each, Element)]
+        assert sorted(seen) == sorted(expected if way == "in" or protocol == "icmp" else []), way
+
+
+def test_an_address_that_is_not_translated_stays_on_its_segment() -> None:
+    """Else the host would route it, under its own address and past libvirt's rules."""
+    spec = PortSpec(PORT, NETWORK, MAC, ("10.1.0.10", "10.1.1.10"), None, ())
+    element = xml.port_filter(spec, segment(SUBNET_4, QUIET))
+    rules = "rule[@direction='out' and @action='{}']/ip[@srcipaddr='{}']/@{}"
+    assert strings(element, rules.format("accept", "10.1.0.10", "dstipaddr")) == []
+    assert len(strings(element, rules.format("accept", "10.1.0.10", "srcipaddr"))) == 1
+    assert strings(element, rules.format("accept", "10.1.1.10", "dstipaddr")) == [
+        "10.1.0.1", "10.1.0.0", "10.1.1.0", "224.0.0.0", "255.255.255.255",
+    ]  # fmt: skip
+    assert strings(element, rules.format("drop", "10.1.1.10", "dstmacaddr")) == [BRIDGE_MAC, "fe:00:00:00:00:00"]
 
 
 @settings(deadline=None)  # other tests share the machine

@@ -1,8 +1,8 @@
 """A network as libvirt network XML, and the reading of what we wrote into one.
 
-libvirt 9.0 keeps no metadata for networks, so our subnet ids and a digest of the spec are kept as names of port
-groups, which are inert unless an interface asks for them. Leases are static: a MAC that is no port gets no address.
-dnsmasq serves leases only, not names, so that no tenant reaches the host's resolver.
+libvirt 9.0 keeps no metadata for networks, so our subnets' ids and ranges and a digest of the spec are kept as names of
+port groups, which are inert unless an interface asks for them. Leases are static: a MAC that is no port gets no
+address. dnsmasq serves leases only, not names, so that no tenant reaches the host's resolver.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import json
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Literal
 from uuid import UUID
 
 from drivers.api import Capability, NetworkSpec, Refused, SubnetSpec, Unsupported
 from drivers.kvm import names
 from drivers.kvm.xml.common import IPV4, IPV6, E, Element, maker, strings
+from drivers.kvm.xml.segment import NAT_PORTS, Range, range_group, ranges_in
 
 _DNSMASQ = "http://libvirt.org/schemas/network/dnsmasq/1.0"
 _D = maker(_DNSMASQ, "dnsmasq")
 
-Range = IPv4Network | IPv6Network
+_FORMAT = 2
+"""Part of the digest: what a network is made of changes with it, so that a host's networks are made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ def network(spec: NetworkSpec, leases: Sequence[Lease] = ()) -> Element:
     # libvirt forgets a range with leases as long as it has none, so its place is written down
     element.extend(E.portgroup(name=f"leases-{at}") for at, each in enumerate(present) if each.dhcp)
     element.extend(E.portgroup(name=f"subnet-{each.id}") for each in spec.subnets)
+    element.extend(E.portgroup(name=range_group(each.cidr)) for each in spec.subnets)
     if servers := [
         dns for each in spec.subnets if each.dhcp for dns in each.dns_servers if ip_address(dns).version == IPV4
     ]:
@@ -86,7 +89,7 @@ def bridge_address(subnet: SubnetSpec) -> str | None:
 def digest(spec: NetworkSpec) -> str:
     """What tells one wish for this network from another."""
     subnets = sorted((str(s.id), s.cidr, s.gateway or "", s.dhcp, s.dns_servers) for s in spec.subnets)
-    return hashlib.sha256(json.dumps([spec.mtu, subnets]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([_FORMAT, spec.mtu, subnets]).encode()).hexdigest()[:32]
 
 
 def without_digest(element: Element) -> Element:
@@ -119,17 +122,6 @@ def lease_range_in(element: Element) -> tuple[int, Range] | None:
     """The range with leases, and its place among the ``ip`` elements."""
     found = strings(element, "portgroup[starts-with(@name, 'leases-')]/@name")
     return ranges_in(element)[int(found[0].removeprefix("leases-"))] if found else None
-
-
-def ranges_in(element: Element) -> list[tuple[int, Range]]:
-    """The ranges of a network in which the host has an address, each with its place among the ``ip`` elements."""
-    found: list[tuple[int, Range]] = []
-    for at, each in enumerate(element.iterfind("ip")):
-        length = each.get("prefix") or each.get("netmask")
-        if length is None:  # the class of the address, as in the old days
-            length = str(IPv4Interface(each.get("address", "")).network.prefixlen)
-        found.append((at, ip_network(f"{each.get('address')}/{length}", strict=False)))
-    return found
 
 
 def _check(spec: NetworkSpec) -> None:
@@ -169,10 +161,11 @@ def _check_dhcp(subnet: SubnetSpec, wanted: Range, *, routed: bool) -> None:
 
 
 def _forward(spec: NetworkSpec) -> Element:
-    forward = E.forward(mode="nat")
+    lowest, highest = map(str, NAT_PORTS)
+    nat = E.nat(E.port(start=lowest, end=highest))
     if any(each.gateway and _version(each) == IPV6 for each in spec.subnets):
-        forward.append(E.nat(ipv6="yes"))
-    return forward
+        nat.set("ipv6", "yes")
+    return E.forward(nat, mode="nat")
 
 
 def _ip(subnet: SubnetSpec, leases: Sequence[Lease]) -> Element:

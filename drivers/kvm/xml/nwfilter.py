@@ -1,9 +1,12 @@
 """A port's packet rules as one libvirt nwfilter.
 
 The order is: what a spoofing guest sends is dropped at layer 2 (foreign MAC, foreign ARP, foreign source address, DHCP
-answers, anything but ARP and IP); then what the rules allow is accepted statefully; the rest is dropped, both ways.
-A port without security keeps its filter, empty, so that security can come back to a running machine. Every filter
-also refers to one empty filter with parameters; that is where a port's MAC, addresses and network are recorded.
+answers, anything but ARP and IP), and what other networks' guests send under the host's address; then what the rules
+allow is accepted statefully, inwards only from the network's own ranges; the rest is dropped, both ways. A port without
+security keeps its filter with nothing but the guard against other networks, so that security can come back to a running
+machine. It has no rules for iptables: with any, libvirt accepts what the guest sends, forged or not, before its own
+rules of NAT networks are reached. Every filter also refers to one empty filter with parameters; that is where a port's
+MAC, addresses and network are recorded.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from uuid import UUID
 from drivers.api import Direction, PortSpec, Refused, RuleSpec
 from drivers.kvm import names
 from drivers.kvm.xml.common import IPV4, IPV6, E, Element
+from drivers.kvm.xml.segment import NAT_PORTS, Address, Range, Segment
 
 _PROTOCOLS = {(None, 4): "all", (None, 6): "all-ipv6", ("icmp", 4): "icmp", ("icmp", 6): "icmpv6"} | {
     (name, version): f"{name}-ipv6" if version == IPV6 else name for name in ("tcp", "udp") for version in (4, 6)
@@ -42,8 +46,8 @@ def record_filter() -> Element:
     return E.filter(name=names.RECORD_FILTER, chain="root")
 
 
-def port_filter(spec: PortSpec) -> Element:
-    """The whole filter of a port. Raises Refused for addresses or rules that make no sense."""
+def port_filter(spec: PortSpec, segment: Segment) -> Element:
+    """The whole filter of a port on that segment. Raises Refused for addresses or rules that make no sense."""
     try:
         addresses = [ip_address(each) for each in spec.addresses]
     except ValueError as error:
@@ -53,22 +57,27 @@ def port_filter(spec: PortSpec) -> Element:
     record.append(E.parameter(name="SG_MAC", value=spec.mac.lower()))
     record.extend(E.parameter(name="SG_ADDRESS", value=str(each)) for each in addresses)
     element = E.filter(E.uuid(str(spec.id)), record, name=names.port_filter(spec.id), chain="root")
+    element.extend(_against_strangers(segment))
     if spec.rules is None:
         return element
     versions = {each.version for each in addresses}
     element.extend(_against_spoofing(spec, versions))
+    for address in addresses:
+        element.extend(_sources(spec.mac.lower(), address, segment))
     for version in sorted(versions):
         element.extend(_always(version))
-    typed_icmp = set()
+    allowed: list[Element] = []
+    answers: dict[tuple[str, ...], Element] = {}
     for rule in spec.rules:
         _check(rule)
         if rule.ethertype not in versions:
             continue  # without an address of that family nothing of it passes anyway
-        element.append(_allow(rule))
-        if rule.protocol == "icmp" and rule.port_min is not None:
-            typed_icmp.add((_BACK[_WAY[rule.direction]], _PROTOCOLS["icmp", rule.ethertype]))
-    # libvirt writes no rule for the answer to an ICMP message of a given type
-    element.extend(_rule("accept", way, 600, protocol, state="ESTABLISHED") for way, protocol in sorted(typed_icmp))
+        for remote in _remotes(rule, segment):
+            allowed.append(_allow(rule, remote))
+            if rule.protocol == "icmp" and rule.port_min is not None:
+                answers[_WAY[rule.direction], str(rule.ethertype), str(remote)] = _answer(rule, remote)
+    element.extend(allowed)
+    element.extend(answers[each] for each in sorted(answers))
     element.extend(_rule("drop", "inout", 1000, _PROTOCOLS[None, version]) for version in sorted(versions))
     return element
 
@@ -107,14 +116,47 @@ def _against_spoofing(spec: PortSpec, versions: AbstractSet[int]) -> Iterator[El
         yield _rule("accept", "out", -800, "ipv6", srcipaddr="::", srcipmask="128", protocol="icmpv6")
     else:
         yield _rule("drop", "in", -800, "ipv6")
-    for text in spec.addresses:
-        address = ip_address(text)
-        if address.version == IPV4:
-            yield _rule("accept", "out", -700, "arp", arpsrcmacaddr=mac, arpsrcipaddr=str(address))
-            yield _rule("accept", "out", -700, "ip", srcipaddr=str(address))
-        else:
-            yield _rule("accept", "out", -700, "ipv6", srcipaddr=str(address), srcipmask="128")
     yield _rule("drop", "out", 1000)
+
+
+def _against_strangers(segment: Segment) -> Iterator[Element]:
+    """What other networks' machines send through the host arrives under the host's address here and from its ports for
+    translation; protocols without ports cannot be told from the host's own, and only ICMP is needed.
+    """
+    for address in segment.hosts:
+        family = "ip" if address.version == IPV4 else "ipv6"
+        host = {"srcipaddr": str(address)} | ({} if address.version == IPV4 else {"srcipmask": "128"})
+        for protocol in ("tcp", "udp"):
+            ports = {"srcportstart": str(NAT_PORTS[0]), "srcportend": str(NAT_PORTS[1])}
+            yield _rule("drop", "in", -890, family, **host, protocol=protocol, **ports)
+        for protocol in ("tcp", "udp", "icmp" if address.version == IPV4 else "icmpv6"):
+            yield _rule("accept", "in", -880, family, **host, protocol=protocol)
+        yield _rule("drop", "in", -870, family, **host)
+
+
+def _sources(mac: str, address: Address, segment: Segment) -> Iterator[Element]:
+    """What the port may send from one of its addresses: anywhere when the host translates it, else on the segment only,
+    and not by way of the host, whose MAC is the bridge's and also that of each interface's other end.
+    """
+    family = "ip" if address.version == IPV4 else "ipv6"
+    source = {"srcipaddr": str(address)}
+    if address.version == IPV4:
+        yield _rule("accept", "out", -700, "arp", arpsrcmacaddr=mac, arpsrcipaddr=str(address))
+    else:
+        source["srcipmask"] = "128"
+    if segment.is_translated(address):
+        yield _rule("accept", "out", -700, family, **source)
+        return
+    for host in segment.hosts:
+        if host.version == address.version:
+            yield _rule("accept", "out", -730, family, **source, **_remote("dst", ip_network(host)))
+    if segment.mac is not None:
+        yield _rule("drop", "out", -720, family, **source, dstmacaddr=segment.mac)
+    taps = {"dstmacaddr": "fe:00:00:00:00:00", "dstmacmask": "ff:00:00:00:00:00"}
+    yield _rule("drop", "out", -720, family, **source, **taps)
+    several = ("224.0.0.0/4", "255.255.255.255/32") if address.version == IPV4 else ("ff00::/8",)
+    for each in (*segment.within(address.version), *map(ip_network, several)):
+        yield _rule("accept", "out", -700, family, **source, **_remote("dst", each))
 
 
 def _always(version: int) -> Iterator[Element]:
@@ -130,12 +172,22 @@ def _always(version: int) -> Iterator[Element]:
     yield _rule("drop", "out", 150, "icmpv6", type="134")
 
 
-def _allow(rule: RuleSpec) -> Element:
-    way = _WAY[rule.direction]
-    fields: dict[str, str] = {}
-    if rule.remote is not None and (remote := ip_network(rule.remote)).prefixlen:
-        end = "src" if rule.direction is Direction.INGRESS else "dst"
-        fields |= {f"{end}ipaddr": str(remote.network_address), f"{end}ipmask": str(remote.prefixlen)}
+def _remotes(rule: RuleSpec, segment: Segment) -> list[Range | None]:
+    """The ranges a rule comes to; None is any. Nobody outside the segment may begin anything."""
+    remote = ip_network(rule.remote) if rule.remote is not None else None
+    if rule.direction is Direction.INGRESS:
+        return [*segment.within(rule.ethertype, remote)]
+    return [remote if remote is not None and remote.prefixlen else None]
+
+
+def _remote(end: str, remote: Range | None) -> dict[str, str]:
+    if remote is None:
+        return {}
+    return {f"{end}ipaddr": str(remote.network_address), f"{end}ipmask": str(remote.prefixlen)}
+
+
+def _allow(rule: RuleSpec, remote: Range | None) -> Element:
+    fields = _remote("src" if rule.direction is Direction.INGRESS else "dst", remote)
     if rule.protocol == "icmp":
         if rule.port_min is not None:
             fields["type"] = str(rule.port_min)
@@ -144,7 +196,14 @@ def _allow(rule: RuleSpec) -> Element:
     elif rule.port_min is not None:
         fields["dstportstart"] = str(rule.port_min)
         fields["dstportend"] = str(rule.port_min if rule.port_max is None else rule.port_max)
-    return _rule("accept", way, 500, _PROTOCOLS[rule.protocol, rule.ethertype], **fields)
+    return _rule("accept", _WAY[rule.direction], 500, _PROTOCOLS[rule.protocol, rule.ethertype], **fields)
+
+
+def _answer(rule: RuleSpec, remote: Range | None) -> Element:
+    """The answer to an ICMP message of a given type, for which libvirt writes no rule."""
+    fields = _remote("dst" if rule.direction is Direction.INGRESS else "src", remote)
+    way = _BACK[_WAY[rule.direction]]
+    return _rule("accept", way, 600, _PROTOCOLS["icmp", rule.ethertype], **fields, state="ESTABLISHED")
 
 
 def _check(rule: RuleSpec) -> None:
