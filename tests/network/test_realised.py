@@ -99,12 +99,14 @@ def test_a_network_and_a_port_that_strayed_are_removed(world: World) -> None:
     net = cloud.network(alice, "10.0.0.0/24")
     held = cloud.port(alice, net)["id"]
     cloud.carry(world, held, right)
+    host_id = world.host_row(wrong.name).id
 
     def stray(driver: object, deadline: Deadline) -> None:
         with world.db.read() as session:
             network, port = (
-                network_work.spec(session, cloud.key(world, net)), port_work.spec(session, cloud.key(world, held))
-            )  # fmt: skip
+                network_work.spec(session, cloud.key(world, net), host_id),
+                port_work.spec(session, cloud.key(world, held)),
+            )
         driver.networks.ensure(network, deadline)  # type: ignore[attr-defined]
         driver.networks.ensure_port(port, deadline)  # type: ignore[attr-defined]
 
