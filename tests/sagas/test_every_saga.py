@@ -46,8 +46,8 @@ ERRORS: dict[str, Callable[[], Exception]] = {
     "transient": lambda: Transient("ordered by a test"),
     "bug": lambda: ZeroDivisionError("ordered by a test"),
 }
-RECONCILERS = ("networks",)
-"""Those that repair by submitting jobs."""
+RECONCILERS = ("images", "networks")
+"""Those that come back to what a host did not answer to."""
 MOST = 80
 """No job commits or asks a host more often than this."""
 
