@@ -81,6 +81,9 @@ def test_a_trusted_document_is_found_by_its_id_beside_others(serve: Serve) -> No
     server = serve(manifest={DIGEST: TEXT})
     assert post(server, {"documentId": f"sha256:{DIGEST}"}).json()["data"] == {"hello": "hello world"}
     assert post(server, persisted()).json()["data"] == {"hello": "hello world"}
+    beside_an_empty_query = {"query": "", "documentId": f"sha256:{DIGEST}"}  # as urql sends it over WebSocket
+    assert post(server, beside_an_empty_query).json()["data"] == {"hello": "hello world"}
+    assert code(post(server, {"query": "", "documentId": f"sha256:{UNKNOWN}"})) == "PERSISTED_QUERY_NOT_FOUND"
     assert code(post(server, {"documentId": f"sha256:{UNKNOWN}"})) == "PERSISTED_QUERY_NOT_FOUND"
     assert query(server, "{ me }")["data"] == {"me": "anonymous 127.0.0.1"}
 
