@@ -138,6 +138,8 @@ def find(subject: Subject, wanted: Filter) -> SelectOfScalar[Keypair]:
 
 def parse(text: str) -> str:
     """A public key in its canonical one-line form. Raises Invalid at ``publicKey``."""
+    if len(text.splitlines()) != 1:
+        raise Invalid("Give one SSH public key, on one line.", path=("publicKey",))
     kind, _, rest = text.partition(" ")
     _, _, comment = rest.partition(" ")
     try:

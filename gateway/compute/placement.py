@@ -16,6 +16,8 @@ from typing import Any
 class Constraint(StrEnum):
     """What a host can fail to offer."""
 
+    __graphql_name__ = "PlacementConstraint"
+
     ENABLED = "ENABLED"
     """The operator has taken the host out of service."""
     ONLINE = "ONLINE"

@@ -63,6 +63,8 @@ class ServerStatus(StrEnum):
 class Action(StrEnum):
     """What may be asked of a server now."""
 
+    __graphql_name__ = "ServerAction"
+
     START = "START"
     """serverStart."""
     STOP = "STOP"

@@ -25,6 +25,8 @@ from gateway.kernel.row import Row
 class Resource(StrEnum):
     """What is limited."""
 
+    __graphql_name__ = "QuotaResource"
+
     SERVERS = "SERVERS"
     """Servers that are not in ERROR."""
     VCPUS = "VCPUS"

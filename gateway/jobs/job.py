@@ -36,6 +36,8 @@ from gateway.kernel.row import Row
 class Status(StrEnum):
     """Where a job stands."""
 
+    __graphql_name__ = "JobStatus"
+
     QUEUED = "QUEUED"
     """Waiting for a worker or for an earlier job of the same object."""
     RUNNING = "RUNNING"
@@ -53,11 +55,15 @@ class Status(StrEnum):
 
 
 LIVE = (Status.QUEUED, Status.RUNNING, Status.UNWINDING)
+FORWARD = (".delete", ".apply")
+"""How kinds of jobs end that only go forward: they cannot be cancelled. A test holds the sagas to it."""
 ENDED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
 
 class StepStatus(StrEnum):
     """Where a step stands."""
+
+    __graphql_name__ = "JobStepStatus"
 
     PENDING = "PENDING"
     """Not begun."""
@@ -128,7 +134,11 @@ class Job(Row, table=True):
     @property
     def cancellable(self) -> bool:
         """Whether jobCancel would be accepted now."""
-        return self.status in (Status.QUEUED, Status.RUNNING) and not self.cancel_requested
+        return (
+            self.status in (Status.QUEUED, Status.RUNNING)
+            and not self.cancel_requested
+            and not self.kind.endswith(FORWARD)
+        )
 
 
 NOUN = register(Noun("job", Job, lambda subject: within(col(Job.tenant_id), subject)))
@@ -394,14 +404,17 @@ class JobRetry(Retryable):
 
 
 def cancel(session: Session, subject: Subject, command: JobCancel) -> Job:
-    """Ask a job to stop: a queued one ends at once, a running one unwinds at its next step."""
+    """Ask a job to stop: it unwinds at its next step, or ends when its turn comes."""
     job = NOUN.get(session, subject, command.id, "id")
     _require(subject, job, Role.MEMBER)
     if job.cancel_requested and job.status in LIVE:
         return job
     if not job.cancellable:
         allowed = [Status.QUEUED.value, Status.RUNNING.value]
+        forward = job.kind.endswith(FORWARD) and job.status in LIVE
         message = f"A job that is {job.status.value} cannot be cancelled."
+        if forward:
+            message = "What this job began can only be brought to its end."
         raise InvalidState(message, path=("id",), current=job.status.value, allowed=allowed)
     job.cancel_requested = True
     session.flush()

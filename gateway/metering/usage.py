@@ -22,6 +22,8 @@ from gateway.kernel.row import Key
 class Metered(StrEnum):
     """What is counted over time."""
 
+    __graphql_name__ = "MeteredResource"
+
     VCPU = "VCPU"
     """Virtual processors of servers that run."""
     RAM_MIB = "RAM_MIB"

@@ -18,8 +18,8 @@ from resolvers.kernel.context import Context, on_thread
 from resolvers.kernel.graph import lazy, wrap
 from resolvers.kernel.roots import query
 
-CONSTRAINT = scalars.enum(Constraint, "PlacementConstraint")
-RESOURCE = scalars.enum(Resource, "QuotaResource")
+CONSTRAINT = scalars.enum(Constraint)
+RESOURCE = scalars.enum(Resource)
 
 
 def _field(name: str, shown_as: Any, description: str) -> Any:

@@ -67,7 +67,7 @@ class Server(Node):
     tags = column("Words to find it by.")
     metadata = computed(list[KeyValue], entries, "Texts for the guest and for you.", "properties")
     allowed_actions = computed(
-        list[scalars.enum(Action, "ServerAction")],  # type: ignore[misc]  # made at run time
+        list[Action],
         server.allowed_actions, "What may be asked of it now.", "status",
     )  # fmt: skip
     jobs = children_connection(

@@ -32,7 +32,7 @@ class JobStep:
         """The name."""
         return self.told.name
 
-    @strawberry.field(graphql_type=scalars.enum(StepStatus, "JobStepStatus"), description="Where it stands.")
+    @strawberry.field(graphql_type=scalars.enum(StepStatus), description="Where it stands.")
     def status(self) -> Any:
         """The status."""
         return self.told.status
@@ -67,7 +67,7 @@ class Job(Node):
     """Work that goes on after a mutation has answered. It ends done, or undone with a reason."""
 
     kind = column("What is done, such as `server.create`.")
-    status = computed(scalars.enum(job.Status, "JobStatus"), lambda row: row.status, "Where it stands.", "status")
+    status = computed(job.Status, lambda row: row.status, "Where it stands.", "status")
     progress = column("The share of steps that are done, 0 to 1.")
     tenant = edge(tenant.NOUN, "tenant_id", "Whose job it is; null for the operators' own.")
     actor = edge(user.NOUN, "actor_id", "Who asked for it; null for the cloud itself.")

@@ -135,13 +135,17 @@ SCALARS: dict[object, Any] = {
 
 
 @cache
-def enum(kind: type[Enum], name: str | None = None) -> Any:
-    """A domain enum as a GraphQL enum; described by its docstring and the strings beneath its members."""
+def enum(kind: type[Enum]) -> Any:
+    """A domain enum as a GraphQL enum: called like it (or by its ``__graphql_name__``), described by its docstring and
+    the strings beneath its members.
+    """
     told = _member_docs(kind)
     missing = [member.name for member in kind if member.name not in told]
     if missing or not kind.__doc__:
         raise TypeError(f"{kind.__qualname__}: describe {missing or 'the enum'} by a string beneath")
-    found: Any = strawberry.enum(kind, name=name or kind.__name__, description=flat(kind.__doc__))
+    found: Any = strawberry.enum(
+        kind, name=getattr(kind, "__graphql_name__", kind.__name__), description=flat(kind.__doc__)
+    )
     for value in found.__strawberry_definition__.values:
         value.description = told[value.name]
     return found

@@ -24,7 +24,7 @@ from resolvers.kernel.graph import lazy, wrap
 from resolvers.kernel.roots import query
 from resolvers.kernel.scalars import Decimal
 
-METERED = scalars.enum(Metered, "MeteredResource")
+METERED = scalars.enum(Metered)
 _US = 1_000_000
 
 

@@ -64,6 +64,7 @@ def test_keys_are_imported(world: World, key: object) -> None:
         openssh(ed25519.Ed25519PrivateKey.generate(), 'x"\nevil: yes'),
         openssh(ed25519.Ed25519PrivateKey.generate()) + "\n" + openssh(ed25519.Ed25519PrivateKey.generate()),
     ],
+    ids=["empty", "nonsense", "cut", "hollow", "short-rsa", "dsa", "odd-comment", "two"],
 )
 def test_what_is_no_safe_key_is_refused(world: World, text: str) -> None:
     alice = world.member(world.tenant())
