@@ -137,11 +137,11 @@ def datagrams(guest: Guest, version: int) -> int:
     return int(guest.shell("grep Udp6NoPorts /proc/net/snmp6").split()[1])
 
 
-def delivers(guest: Guest, target: Guest, version: int) -> bool:
+def delivers(guest: Guest, target: Guest, version: int, *options: str) -> bool:
     """Whether datagrams that want no answer arrive."""
     before = datagrams(target, version)
     trace = "traceroute" if version == 4 else "traceroute6"
-    guest.shell(f"{trace} -n -q 2 -w 1 -f 9 -m 9 -p 4000 {address(target, version)}")
+    guest.shell(f"{trace} -n -q 2 -w 1 -f 9 -m 9 -p 4000 {' '.join(options)} {address(target, version)}")
     return datagrams(target, version) > before
 
 
@@ -192,3 +192,13 @@ def test_ports_without_security_are_out_of_reach_too(three: Three, version: int)
     assert not pings(three.stranger, target)
     assert not opens(three.stranger, target)
     assert not delivers(three.stranger, three.one, version)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_forged_source_does_not_help(three: Three, version: int) -> None:
+    """A port that lost its security is the dangerous one: libvirt still accepts what it sends."""
+    three.rules(three.stranger, None)
+    forged = "10.55.7.7" if version == 4 else "fd00:7::7"
+    three.stranger.shell(f"ip addr add {forged}/{32 if version == 4 else 128} dev eth0")
+    assert not delivers(three.stranger, three.one, version, f"-s {forged}")
+    three.stranger.shell(f"ip addr del {forged}/{32 if version == 4 else 128} dev eth0")

@@ -112,13 +112,21 @@ def _note(session: Session, network_id: int, host_id: int) -> None:
 
 
 def _ports(run: Run) -> Change:
-    """Bring the ports that were found missing or stale to what is recorded, and remove those that strayed."""
-    wanted = [int(each) for each in run.arguments.get("ports", [])]
+    """Bring the ports that were found missing or stale to what is recorded, all when the network itself changed, and
+    remove those that strayed.
+    """
+    wanted = [int(each) for each in run.arguments.get("ports", [])] or _all_ports(run)
     outcome = _apply_ports(run, wanted)
     for port_id, host_id in run.arguments.get("stray_ports", []):
         outcome.ask(host_id, lambda port_id=port_id, host_id=host_id: _expel(run, port_id, host_id))  # type: ignore[misc]  # mypy: default of a lambda
     outcome.judge(run)
     return _mark(wanted, outcome)
+
+
+def _all_ports(run: Run) -> list[int]:
+    """Every port of the network: what one lets in may follow from the network's ranges."""
+    with run.read() as session:
+        return list(session.exec(select(Port.id).where(Port.network_id == run.arguments["network_id"])))
 
 
 def _expel(run: Run, port_id: int, host_id: int) -> None:
@@ -190,12 +198,13 @@ def _told(done: int, what: str, away: int) -> str:
 @dataclass(slots=True)
 class Repair:
     """What differs about one network: ``strays`` are hosts that have it and should not be known to, ``ports`` are keys
-    of ports missing or stale, ``stray_ports`` pairs of port and host.
+    of ports missing or stale, ``stray_ports`` pairs of port and host; ``whole`` asks for all of its ports.
     """
 
     strays: list[int] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
     stray_ports: list[list[int]] = field(default_factory=list)
+    whole: bool = False
 
 
 @reconciler("networks", every_s=30.0)
@@ -252,7 +261,7 @@ def _compare_networks(session: Session, host_id: int, has: dict[Any, Any], repai
         if place is None:
             repairs[network.id].strays.append(host_id)
         elif network.id not in needed or place.stale or has.get(network.uid) != wish:
-            _ = repairs[network.id]
+            repairs[network.id].whole = True
 
 
 def _submit(context: Context, network_id: int, repair: Repair) -> None:
@@ -263,7 +272,7 @@ def _submit(context: Context, network_id: int, repair: Repair) -> None:
         arguments = {
             "network_id": network_id,
             "strays": repair.strays,
-            "ports": repair.ports,
+            "ports": [] if repair.whole else repair.ports,
             "stray_ports": repair.stray_ports,
         }
         log.info("a network is not as recorded", network=networks.NOUN.public(network), **arguments)

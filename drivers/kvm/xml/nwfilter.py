@@ -3,10 +3,10 @@
 The order is: what a spoofing guest sends is dropped at layer 2 (foreign MAC, foreign ARP, foreign source address, DHCP
 answers, anything but ARP and IP), and what other networks' guests send under the host's address; then what the rules
 allow is accepted statefully, inwards only from the network's own ranges; the rest is dropped, both ways. A port without
-security keeps its filter with nothing but the guard against other networks, so that security can come back to a running
-machine. It has no rules for iptables: with any, libvirt accepts what the guest sends, forged or not, before its own
-rules of NAT networks are reached. Every filter also refers to one empty filter with parameters; that is where a port's
-MAC, addresses and network are recorded.
+security keeps its filter with nothing but the guards between networks, so that security can come back to a running
+machine. Those are of layer 2 only: as soon as a port has or had a rule for iptables, libvirt accepts what the guest
+sends, forged or not, before its own rules of NAT networks are reached. Every filter also refers to one empty filter
+with parameters; that is where a port's MAC, addresses and network are recorded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from uuid import UUID
 from drivers.api import Direction, PortSpec, Refused, RuleSpec
 from drivers.kvm import names
 from drivers.kvm.xml.common import IPV4, IPV6, E, Element
-from drivers.kvm.xml.segment import NAT_PORTS, Address, Range, Segment
+from drivers.kvm.xml.segment import LINK_LOCAL, NAT_PORTS, Address, Range, Segment
 
 _PROTOCOLS = {(None, 4): "all", (None, 6): "all-ipv6", ("icmp", 4): "icmp", ("icmp", 6): "icmpv6"} | {
     (name, version): f"{name}-ipv6" if version == IPV6 else name for name in ("tcp", "udp") for version in (4, 6)
@@ -59,6 +59,7 @@ def port_filter(spec: PortSpec, segment: Segment) -> Element:
     element = E.filter(E.uuid(str(spec.id)), record, name=names.port_filter(spec.id), chain="root")
     element.extend(_against_strangers(segment))
     if spec.rules is None:
+        element.extend(_unguarded_sources(segment))
         return element
     versions = {each.version for each in addresses}
     element.extend(_against_spoofing(spec, versions))
@@ -136,7 +137,7 @@ def _against_strangers(segment: Segment) -> Iterator[Element]:
 
 def _sources(mac: str, address: Address, segment: Segment) -> Iterator[Element]:
     """What the port may send from one of its addresses: anywhere when the host translates it, else on the segment only,
-    and not by way of the host, whose MAC is the bridge's and also that of each interface's other end.
+    and not by way of the host.
     """
     family = "ip" if address.version == IPV4 else "ipv6"
     source = {"srcipaddr": str(address)}
@@ -147,16 +148,30 @@ def _sources(mac: str, address: Address, segment: Segment) -> Iterator[Element]:
     if segment.is_translated(address):
         yield _rule("accept", "out", -700, family, **source)
         return
+    yield from _not_through_the_host(address.version, source, segment)
+    several = ("224.0.0.0/4", "255.255.255.255/32") if address.version == IPV4 else ("ff00::/8",)
+    for each in (*segment.within(address.version), *map(ip_network, several)):
+        yield _rule("accept", "out", -700, family, **source, **_remote("dst", each))
+
+
+def _unguarded_sources(segment: Segment) -> Iterator[Element]:
+    """What a port without security may send: anything on its segment, and by way of the host what that translates."""
+    for each in (*segment.translated, LINK_LOCAL):
+        yield _rule("accept", "out", -740, "ip" if each.version == IPV4 else "ipv6", **_remote("src", each))
+    for version in (IPV4, IPV6):
+        yield from _not_through_the_host(version, {}, segment)
+
+
+def _not_through_the_host(version: int, source: dict[str, str], segment: Segment) -> Iterator[Element]:
+    """Only the host itself is spoken to under its MACs: the bridge's and those of the interfaces' other ends."""
+    family = "ip" if version == IPV4 else "ipv6"
     for host in segment.hosts:
-        if host.version == address.version:
+        if host.version == version:
             yield _rule("accept", "out", -730, family, **source, **_remote("dst", ip_network(host)))
     if segment.mac is not None:
         yield _rule("drop", "out", -720, family, **source, dstmacaddr=segment.mac)
     taps = {"dstmacaddr": "fe:00:00:00:00:00", "dstmacmask": "ff:00:00:00:00:00"}
     yield _rule("drop", "out", -720, family, **source, **taps)
-    several = ("224.0.0.0/4", "255.255.255.255/32") if address.version == IPV4 else ("ff00::/8",)
-    for each in (*segment.within(address.version), *map(ip_network, several)):
-        yield _rule("accept", "out", -700, family, **source, **_remote("dst", each))
 
 
 def _always(version: int) -> Iterator[Element]:
