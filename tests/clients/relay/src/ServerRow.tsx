@@ -16,7 +16,6 @@ export function ServerRow({ server }: { server: ServerRow_server$key }): React.J
         id
         status
         addresses
-        allowedActions
         activeJob {
           id
           ...ServerRowJob_job
@@ -44,7 +43,7 @@ export function ServerRow({ server }: { server: ServerRow_server$key }): React.J
       <NodeLabel node={data} /> {data.status} {data.addresses.join(', ')}
       {data.activeJob && <Job id={data.activeJob.id} job={data.activeJob} />}
       <button onClick={() => refetch({}, { fetchPolicy: 'network-only' })}>Look again</button>
-      {data.allowedActions.includes('DELETE') && (
+      {data.status !== 'DELETING' && (
         <button disabled={removing} onClick={() => remove({ variables: { input: { id: data.id } } })}>
           Delete
         </button>

@@ -1,5 +1,5 @@
 /**
- * @generated SignedSource<<c62e340e5ca9b1c0d93957e51a7a140e>>
+ * @generated SignedSource<<0e2abc1ce27fd1fef001b60a6ec532ff>>
  * @lightSyntaxTransform
  */
 
@@ -177,13 +177,6 @@ return {
               {
                 "alias": null,
                 "args": null,
-                "kind": "ScalarField",
-                "name": "allowedActions",
-                "storageKey": null
-              },
-              {
-                "alias": null,
-                "args": null,
                 "concreteType": "Job",
                 "kind": "LinkedField",
                 "name": "activeJob",
@@ -251,12 +244,12 @@ return {
     ]
   },
   "params": {
-    "cacheID": "75728eaa7090a6d9b8f8ce40fc9248bf",
+    "cacheID": "cd5733311857afca4bd5e853903a408e",
     "id": null,
     "metadata": {},
     "name": "ServerRowDeleteMutation",
     "operationKind": "mutation",
-    "text": "mutation ServerRowDeleteMutation(\n  $input: ServerDeleteInput!\n) {\n  serverDelete(input: $input) {\n    server {\n      ...ServerRow_server\n      id\n    }\n    userErrors {\n      __typename\n      code\n      message\n    }\n  }\n}\n\nfragment NodeLabel_node on Node {\n  __isNode: __typename\n  __typename\n  id\n  ... on Server {\n    name\n  }\n  ... on Volume {\n    name\n  }\n}\n\nfragment ServerRowJob_job on Job {\n  kind\n  status\n  progress\n}\n\nfragment ServerRow_server on Server {\n  id\n  status\n  addresses\n  allowedActions\n  activeJob {\n    id\n    ...ServerRowJob_job\n  }\n  ...NodeLabel_node\n}\n"
+    "text": "mutation ServerRowDeleteMutation(\n  $input: ServerDeleteInput!\n) {\n  serverDelete(input: $input) {\n    server {\n      ...ServerRow_server\n      id\n    }\n    userErrors {\n      __typename\n      code\n      message\n    }\n  }\n}\n\nfragment NodeLabel_node on Node {\n  __isNode: __typename\n  __typename\n  id\n  ... on Server {\n    name\n  }\n  ... on Volume {\n    name\n  }\n}\n\nfragment ServerRowJob_job on Job {\n  kind\n  status\n  progress\n}\n\nfragment ServerRow_server on Server {\n  id\n  status\n  addresses\n  activeJob {\n    id\n    ...ServerRowJob_job\n  }\n  ...NodeLabel_node\n}\n"
   }
 };
 })();

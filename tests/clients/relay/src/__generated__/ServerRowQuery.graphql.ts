@@ -1,5 +1,5 @@
 /**
- * @generated SignedSource<<eaf4396c8677b3e6a301d1c04279f51f>>
+ * @generated SignedSource<<667214b2e9b12ab9ffdb4c15fdf7506f>>
  * @lightSyntaxTransform
  */
 
@@ -123,13 +123,6 @@ return {
               {
                 "alias": null,
                 "args": null,
-                "kind": "ScalarField",
-                "name": "allowedActions",
-                "storageKey": null
-              },
-              {
-                "alias": null,
-                "args": null,
                 "concreteType": "Job",
                 "kind": "LinkedField",
                 "name": "activeJob",
@@ -183,16 +176,16 @@ return {
     ]
   },
   "params": {
-    "cacheID": "fd7b2ac3e04116418d219dff32370861",
+    "cacheID": "50090edf05d9cde676e5178893fb6829",
     "id": null,
     "metadata": {},
     "name": "ServerRowQuery",
     "operationKind": "query",
-    "text": "query ServerRowQuery(\n  $id: ID!\n) {\n  node(id: $id) {\n    __typename\n    ...ServerRow_server\n    id\n  }\n}\n\nfragment NodeLabel_node on Node {\n  __isNode: __typename\n  __typename\n  id\n  ... on Server {\n    name\n  }\n  ... on Volume {\n    name\n  }\n}\n\nfragment ServerRowJob_job on Job {\n  kind\n  status\n  progress\n}\n\nfragment ServerRow_server on Server {\n  id\n  status\n  addresses\n  allowedActions\n  activeJob {\n    id\n    ...ServerRowJob_job\n  }\n  ...NodeLabel_node\n}\n"
+    "text": "query ServerRowQuery(\n  $id: ID!\n) {\n  node(id: $id) {\n    __typename\n    ...ServerRow_server\n    id\n  }\n}\n\nfragment NodeLabel_node on Node {\n  __isNode: __typename\n  __typename\n  id\n  ... on Server {\n    name\n  }\n  ... on Volume {\n    name\n  }\n}\n\nfragment ServerRowJob_job on Job {\n  kind\n  status\n  progress\n}\n\nfragment ServerRow_server on Server {\n  id\n  status\n  addresses\n  activeJob {\n    id\n    ...ServerRowJob_job\n  }\n  ...NodeLabel_node\n}\n"
   }
 };
 })();
 
-(node as any).hash = "6b6c497c3503b9eac5e16315e0e9baf0";
+(node as any).hash = "270e01efd12d527258d6248c5fdf9650";
 
 export default node;

@@ -1,5 +1,5 @@
 /**
- * @generated SignedSource<<50642f35564f55be8d3a24a9de51209e>>
+ * @generated SignedSource<<7beaf784ac51225658b3ddd2b254c9a1>>
  * @lightSyntaxTransform
  */
 
@@ -8,7 +8,6 @@
 // @ts-nocheck
 
 import type { ReaderFragment } from 'relay-runtime';
-export type Action = "ATTACH_VOLUME" | "DELETE" | "DETACH_VOLUME" | "REBOOT" | "START" | "STOP" | "UPDATE" | "%future added value";
 export type ServerStatus = "ACTIVE" | "BUILDING" | "CRASHED" | "DELETING" | "ERROR" | "PAUSED" | "STOPPED" | "SUSPENDED" | "UNKNOWN" | "%future added value";
 import type { FragmentRefs } from "relay-runtime";
 export type ServerRow_server$data = {
@@ -17,7 +16,6 @@ export type ServerRow_server$data = {
     readonly " $fragmentSpreads": FragmentRefs<"ServerRowJob_job">;
   } | null | undefined;
   readonly addresses: ReadonlyArray<string>;
-  readonly allowedActions: ReadonlyArray<Action>;
   readonly id: string;
   readonly status: ServerStatus;
   readonly " $fragmentSpreads": FragmentRefs<"NodeLabel_node">;
@@ -74,13 +72,6 @@ return {
     {
       "alias": null,
       "args": null,
-      "kind": "ScalarField",
-      "name": "allowedActions",
-      "storageKey": null
-    },
-    {
-      "alias": null,
-      "args": null,
       "concreteType": "Job",
       "kind": "LinkedField",
       "name": "activeJob",
@@ -106,6 +97,6 @@ return {
 };
 })();
 
-(node as any).hash = "6b6c497c3503b9eac5e16315e0e9baf0";
+(node as any).hash = "270e01efd12d527258d6248c5fdf9650";
 
 export default node;

@@ -1,5 +1,5 @@
 /**
- * @generated SignedSource<<6db9d160157a5abd3cb2be4b053cacf2>>
+ * @generated SignedSource<<3129d7aa694e0844e4418afbb087132a>>
  * @lightSyntaxTransform
  */
 
@@ -174,13 +174,6 @@ return {
                   {
                     "alias": null,
                     "args": null,
-                    "kind": "ScalarField",
-                    "name": "allowedActions",
-                    "storageKey": null
-                  },
-                  {
-                    "alias": null,
-                    "args": null,
                     "concreteType": "Job",
                     "kind": "LinkedField",
                     "name": "activeJob",
@@ -287,12 +280,12 @@ return {
     ]
   },
   "params": {
-    "cacheID": "a65ac713cf00b3c3857b67e9b187e8c5",
+    "cacheID": "cab433881d14fdc58486993a10827d5f",
     "id": null,
     "metadata": {},
     "name": "ServersPageQuery",
     "operationKind": "query",
-    "text": "query ServersPageQuery(\n  $count: Int = 20\n  $cursor: String\n  $filter: ServerFilter\n) {\n  ...Servers_query_3KQYpM\n}\n\nfragment NodeLabel_node on Node {\n  __isNode: __typename\n  __typename\n  id\n  ... on Server {\n    name\n  }\n  ... on Volume {\n    name\n  }\n}\n\nfragment ServerRowJob_job on Job {\n  kind\n  status\n  progress\n}\n\nfragment ServerRow_server on Server {\n  id\n  status\n  addresses\n  allowedActions\n  activeJob {\n    id\n    ...ServerRowJob_job\n  }\n  ...NodeLabel_node\n}\n\nfragment Servers_query_3KQYpM on Query {\n  servers(first: $count, after: $cursor, filter: $filter, orderBy: {field: CREATED_AT, direction: DESC}) {\n    totalCount\n    edges {\n      node {\n        id\n        ...ServerRow_server\n        __typename\n      }\n      cursor\n    }\n    pageInfo {\n      endCursor\n      hasNextPage\n    }\n  }\n}\n"
+    "text": "query ServersPageQuery(\n  $count: Int = 20\n  $cursor: String\n  $filter: ServerFilter\n) {\n  ...Servers_query_3KQYpM\n}\n\nfragment NodeLabel_node on Node {\n  __isNode: __typename\n  __typename\n  id\n  ... on Server {\n    name\n  }\n  ... on Volume {\n    name\n  }\n}\n\nfragment ServerRowJob_job on Job {\n  kind\n  status\n  progress\n}\n\nfragment ServerRow_server on Server {\n  id\n  status\n  addresses\n  activeJob {\n    id\n    ...ServerRowJob_job\n  }\n  ...NodeLabel_node\n}\n\nfragment Servers_query_3KQYpM on Query {\n  servers(first: $count, after: $cursor, filter: $filter, orderBy: {field: CREATED_AT, direction: DESC}) {\n    totalCount\n    edges {\n      node {\n        id\n        ...ServerRow_server\n        __typename\n      }\n      cursor\n    }\n    pageInfo {\n      endCursor\n      hasNextPage\n    }\n  }\n}\n"
   }
 };
 })();

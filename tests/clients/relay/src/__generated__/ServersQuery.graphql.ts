@@ -1,5 +1,5 @@
 /**
- * @generated SignedSource<<6bd2447c49a919594b1ad6d0fa531fb6>>
+ * @generated SignedSource<<9ab2efa476e7342e1d28668e8b8a93bd>>
  * @lightSyntaxTransform
  */
 
@@ -147,13 +147,6 @@ return {
                   {
                     "alias": null,
                     "args": null,
-                    "kind": "ScalarField",
-                    "name": "allowedActions",
-                    "storageKey": null
-                  },
-                  {
-                    "alias": null,
-                    "args": null,
                     "concreteType": "Job",
                     "kind": "LinkedField",
                     "name": "activeJob",
@@ -260,12 +253,12 @@ return {
     ]
   },
   "params": {
-    "cacheID": "84ea3a09570fd4b34dafe0fe911456a3",
+    "cacheID": "b18afff6320825b4512be9220063cab4",
     "id": null,
     "metadata": {},
     "name": "ServersQuery",
     "operationKind": "query",
-    "text": "query ServersQuery(\n  $filter: ServerFilter\n) {\n  ...Servers_query_Vt7Yj\n}\n\nfragment NodeLabel_node on Node {\n  __isNode: __typename\n  __typename\n  id\n  ... on Server {\n    name\n  }\n  ... on Volume {\n    name\n  }\n}\n\nfragment ServerRowJob_job on Job {\n  kind\n  status\n  progress\n}\n\nfragment ServerRow_server on Server {\n  id\n  status\n  addresses\n  allowedActions\n  activeJob {\n    id\n    ...ServerRowJob_job\n  }\n  ...NodeLabel_node\n}\n\nfragment Servers_query_Vt7Yj on Query {\n  servers(first: 20, filter: $filter, orderBy: {field: CREATED_AT, direction: DESC}) {\n    totalCount\n    edges {\n      node {\n        id\n        ...ServerRow_server\n        __typename\n      }\n      cursor\n    }\n    pageInfo {\n      endCursor\n      hasNextPage\n    }\n  }\n}\n"
+    "text": "query ServersQuery(\n  $filter: ServerFilter\n) {\n  ...Servers_query_Vt7Yj\n}\n\nfragment NodeLabel_node on Node {\n  __isNode: __typename\n  __typename\n  id\n  ... on Server {\n    name\n  }\n  ... on Volume {\n    name\n  }\n}\n\nfragment ServerRowJob_job on Job {\n  kind\n  status\n  progress\n}\n\nfragment ServerRow_server on Server {\n  id\n  status\n  addresses\n  activeJob {\n    id\n    ...ServerRowJob_job\n  }\n  ...NodeLabel_node\n}\n\nfragment Servers_query_Vt7Yj on Query {\n  servers(first: 20, filter: $filter, orderBy: {field: CREATED_AT, direction: DESC}) {\n    totalCount\n    edges {\n      node {\n        id\n        ...ServerRow_server\n        __typename\n      }\n      cursor\n    }\n    pageInfo {\n      endCursor\n      hasNextPage\n    }\n  }\n}\n"
   }
 };
 })();
