@@ -15,4 +15,4 @@ if ! "$here/libvirt.sh"; then
   say "the tests that need libvirt will say so"
 fi
 # Two workers: end-to-end tests keep their order inside one worker by their xdist_group.
-exec "$project/.venv/bin/python" -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadgroup "$@"
+exec "$project/.venv/bin/python" -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadgroup --backend both "$@"
