@@ -53,7 +53,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     with libvirt_host("packets") as host:
         driver = connect(host, tmp_path_factory.mktemp("scratch"))
         plain = network_spec(1)
-        six = SubnetSpec(uuid4(), "fd00:55::/64", "fd00:55::1", dhcp=False)
+        six = SubnetSpec(uuid4(), "fd00:55::/64", None, dhcp=False)  # no router: guests make up no addresses
         network = replace(plain, subnets=(*plain.subnets, six))
         driver.networks.ensure(network, Deadline(SECONDS))
         one, other = (make_guest(host, driver, port_spec(network, at)) for at in (11, 12))
