@@ -142,7 +142,7 @@ def _record(session: Session, sending: Sending, outcome: Outcome) -> bool:
 
 def send(settings: Settings, sending: Sending, at: Any) -> Outcome:
     """POST one event; never raises for what the other side does."""
-    body = json.dumps(sending.body, separators=(",", ":")).encode()
+    body = json.dumps(sending.body, separators=(",", ":"), sort_keys=True).encode()
     url = httpx2.URL(sending.url)
     headers = [
         ("Host", url.netloc.decode("ascii")),
