@@ -212,7 +212,8 @@ def test_shells_complete_the_commands(shell: str, tmp_path: Path) -> None:
 def test_an_interrupt_leaves_the_work_going(signed_in: Terminal, client: Client, scene: Scene) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STRATOGRAPH_")}
     with subprocess.Popen(
-        (PROGRAM, "gql", "subscription { events { kind } }"),
+        # Whoever runs the tests in the background may have interrupts ignored, which processes inherit.
+        ("env", "--default-signal=INT", PROGRAM, "gql", "subscription { events { kind } }"),
         env={**kept, "XDG_CONFIG_HOME": str(signed_in.folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
