@@ -118,7 +118,7 @@ class Ground:
             name=prefix, hypervisor=Hypervisor.SIM, endpoint="", options={**ROOM, **options}, status=HostStatus.ONLINE,
             vcpus=int(ROOM["vcpus"]), ram_mib=int(ROOM["ram_mib"]), disk_gib=int(ROOM["disk_gib"]),
             free_ram_mib=int(ROOM["ram_mib"]), seen_at=datetime.now(UTC),
-            capabilities=["MACHINES", "VOLUMES", "NETWORKS"],
+            capabilities=["MACHINES", "VOLUMES", "NETWORKS", "SECURITY_GROUPS"],
         )  # fmt: skip
         names = (f"{prefix}-{number}" for number in range(count))
         return insert(self.db, row, ({"name": name, "endpoint": f"sim://{name}"} for name in names))
