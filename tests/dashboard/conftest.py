@@ -42,7 +42,7 @@ def chromium() -> Path | None:
     return Path(found) if found else None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: Playwright's event loop keeps every other test from running one of its own
 def browser() -> Iterator[Browser]:
     executable = chromium()
     if executable is None:

@@ -130,5 +130,5 @@ def test_help_has_a_line_for_each_target() -> None:
 def test_ci_runs_lint_and_tests_and_reads_no_input() -> None:
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     assert "set -euo pipefail" in lines
-    assert [line for line in lines if line.startswith("make ")] == ["make lint", "make test"]
+    assert [line.removesuffix(" || {") for line in lines if line.startswith("make ")] == ["make lint", "make test"]
     assert "exec </dev/null" in lines
