@@ -149,11 +149,9 @@ def bombs() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", bombs())
-def test_a_bomb_is_refused_within_milliseconds(schema: GraphQLSchema, name: str) -> None:
-    text = bombs()[name]
-    started = time.process_time()
-    assert refused(schema, text)[0].startswith("TOO_MANY_")
-    assert time.process_time() - started < 0.5  # measured 5 to 45 ms; the naive walk of the first takes for ever
+def test_a_bomb_is_refused(schema: GraphQLSchema, name: str) -> None:
+    """In 5 to 45 ms when measured; the naive walk of the first takes for ever, and meets the suite's own timeout."""
+    assert refused(schema, bombs()[name])[0].startswith("TOO_MANY_")
 
 
 def test_twice_the_levels_are_twice_the_steps() -> None:
