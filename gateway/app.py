@@ -7,6 +7,7 @@ Nothing here holds a rule of the domain.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ from workers.compute.live import Live
 from workers.main import Plant
 
 READY_S = 5.0
+FULL_BYTES = 4 << 20
+"""Less room than this in the state directory is told as a full disk; SQLite's log alone grows to this size."""
 """How long a database may take to answer and still count as there."""
 
 log = structlog.get_logger(__name__)
@@ -139,7 +142,9 @@ class Cloud:
             await asyncio.wait_for(asyncio.shield(self.asking), READY_S)
         except (SQLAlchemyError, Unavailable, TimeoutError) as error:
             return JSONResponse({"status": "unavailable", "database": type(error).__name__}, status_code=503)
-        return JSONResponse({"status": "ready", "broker": "ok" if self.plant.healthy else "away"})
+        free = shutil.disk_usage(self.settings.state_dir).free
+        broker, disk = "ok" if self.plant.healthy else "away", "ok" if free >= FULL_BYTES else "full"
+        return JSONResponse({"status": "ready", "broker": broker, "disk": disk})
 
     async def _metrics(self, request: Request) -> Response:
         token = self.settings.metrics_token

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from gateway.client import Client
+from tests.image.small_disk import on_small_disk
 from tests.servers.daemon import free_port
 
 T = TypeVar("T")
@@ -48,13 +49,15 @@ class Process:
     environment: Mapping[str, str]
     log: Path
     running: subprocess.Popen[bytes] | None = None
+    within: tuple[str, ...] = ()
+    """A command that runs it, in its place: `unshare ...`."""
 
     def start(self) -> None:
         """Start it; returns at once."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("STRATOGRAPH_")}
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
-                (PROGRAM, self.command),
+                (*self.within, PROGRAM, self.command),
                 env={**kept, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -137,6 +140,8 @@ class Cloud:
     settings: dict[str, str]
     gateways: list[Gateway] = field(default_factory=list)
     workers: list[Process] = field(default_factory=list)
+    disk: str | None = None
+    """The size of a file system that the state directory is on, mounted for the gateway alone; `40m`, say."""
 
     @property
     def state(self) -> Path:
@@ -155,7 +160,11 @@ class Cloud:
         """One more API process, ready."""
         listen = f"127.0.0.1:{free_port()}"
         log = self.folder / f"gateway-{len(self.gateways)}.log"
-        made = Gateway("serve", self.environment(listen=listen), log, url=f"http://{listen}")
+        within: tuple[str, ...] = ()
+        if self.disk is not None:
+            self.state.mkdir()
+            within = on_small_disk(self.state, self.disk)
+        made = Gateway("serve", self.environment(listen=listen), log, url=f"http://{listen}", within=within)
         self.gateways.append(made)
         made.start()
         made.ready()
@@ -176,10 +185,12 @@ class Cloud:
 
 
 @contextmanager
-def cloud(folder: Path, *, gateways: int = 1, workers: int = 0, **settings: str) -> Iterator[Cloud]:
+def cloud(
+    folder: Path, *, gateways: int = 1, workers: int = 0, disk: str | None = None, **settings: str
+) -> Iterator[Cloud]:
     """A running cloud."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = Cloud(folder, settings)
+    made = Cloud(folder, settings, disk=disk)
     with ExitStack() as stack:
         stack.callback(made.end)
         for _ in range(gateways):

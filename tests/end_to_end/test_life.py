@@ -130,7 +130,7 @@ def test_on_two_gateways_and_two_workers_with_postgresql_and_rabbitmq(
 ) -> None:
     with cloud(tmp_path / "cloud", gateways=2, workers=2, database_url=postgres_url, broker_url=rabbit_url) as here:
         live(here, tmp_path)
-        assert asked(f"{here.gateways[0].url}/readyz") == {"status": "ready", "broker": "ok"}
+        assert asked(f"{here.gateways[0].url}/readyz") == {"status": "ready", "broker": "ok", "disk": "ok"}
         assert [each.stop() for each in (*here.workers, *here.gateways)] == [0, 0, 0, 0]
 
 

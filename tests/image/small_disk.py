@@ -17,8 +17,12 @@ def run_on_small_disk(script: str, folder: Path, *, size: str) -> str:
     """
     small = folder / "small"
     small.mkdir()
-    unshare = ["unshare", "--mount", "--map-root-user", "sh", "-c", MOUNT, "sh", size, str(small)]
-    command = [*unshare, sys.executable, "-c", script, str(small)]
+    command = [*on_small_disk(small, size), sys.executable, "-c", script, str(small)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def on_small_disk(folder: Path, size: str) -> tuple[str, ...]:
+    """What to put before a command that is to see, alone, a file system of ``size`` (`40m`) at ``folder``."""
+    return ("unshare", "--mount", "--map-root-user", "sh", "-c", MOUNT, "sh", size, str(folder))
