@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.client import Problem
-from tests.end_to_end.processes import Cloud, asked, cloud, status, wait_for
+from tests.end_to_end.processes import Cloud, asked, cloud, status
 from tests.end_to_end.scene import Scene, centre_of, small_disk
 
 SIZE = "300m"
