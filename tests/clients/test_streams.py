@@ -11,6 +11,8 @@ import os
 import subprocess
 import threading
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,6 +30,8 @@ CUTS = {"websocket": 1_000, "sse": 300}
 CONNECTS = int(os.environ.get("STRATOGRAPH_TEST_CONNECTS", "250"))
 AT_ONCE = 20
 RAM_GROWTH_MAX_MIB = 24
+THREADS_OF_A_POOL = 8
+"""Pools grow to their bound when they are first needed; what leaked would grow with the connections."""
 EVENT = 'subscription($after: String) { events(after: $after, filter: { nouns: ["tenant"] }) { cursor } }'
 
 
@@ -64,17 +68,23 @@ def test_resumes_without_a_gap(transport: str, folder: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("transport", ["websocket", "sse"])
-def test_connections_leave_nothing_behind(transport: str, folder: Path, tmp_path: Path) -> None:
+def test_connections_leave_nothing_behind(
+    transport: str, folder: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     with cloud(tmp_path) as made, made.gateways[0].client() as client:
         gateway = made.gateways[0]
         _tenant(client)
         given = {"token": client.token, "after": Cursor(0, 0).encode()}
         arguments = ["connect.js", transport, f"{gateway.url}/graphql"]
         assert _node(folder, [*arguments, "100", str(AT_ONCE)], given) == {"answered": 100}  # what is made once is made
-        sockets, ram = _settled(gateway), _ram_mib(gateway)
+        before = _settled(gateway)
         assert _node(folder, [*arguments, str(CONNECTS), str(AT_ONCE)], given) == {"answered": CONNECTS}
-        wait_for("the end of all sockets", lambda: _sockets(gateway) <= sockets, 30)
-        assert _ram_mib(gateway) - ram < RAM_GROWTH_MAX_MIB
+        wait_for("the end of all connections", lambda: _held(gateway).files <= before.files, 30)
+        after = _held(gateway)
+        record_property("held", f"{CONNECTS} connects: {before} -> {after}")  # for a report (--junit-xml)
+        assert after.sockets <= before.sockets
+        assert after.threads <= before.threads + THREADS_OF_A_POOL
+        assert after.ram_mib - before.ram_mib < RAM_GROWTH_MAX_MIB
 
 
 def _tenant(client: Client) -> str:
@@ -103,10 +113,22 @@ def _node(folder: Path, arguments: list[str], given: dict[str, Any]) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _sockets(gateway: Gateway) -> int:
-    """How many sockets the gateway's process has open."""
-    names = (_target(each) for each in Path(f"/proc/{gateway.pid}/fd").iterdir())
-    return sum(1 for name in names if name.startswith("socket:"))
+@dataclass(frozen=True)
+class Held:
+    """What a process holds of the machine."""
+
+    sockets: int
+    files: int
+    threads: int
+    ram_mib: int
+
+
+def _held(gateway: Gateway) -> Held:
+    folder = Path(f"/proc/{gateway.pid}")
+    names = [_target(each) for each in (folder / "fd").iterdir()]
+    said = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+    sockets = sum(1 for name in names if name.startswith("socket:"))
+    return Held(sockets, len(names), int(said["Threads"]), int(said["VmRSS"].split()[0]) // 1024)
 
 
 def _target(link: Path) -> str:
@@ -116,23 +138,15 @@ def _target(link: Path) -> str:
         return ""
 
 
-def _settled(gateway: Gateway) -> int:
-    """The number of sockets once those of the last clients are closed: the listener, the event loop's own, ours."""
-    lowest = _sockets(gateway)
+def _settled(gateway: Gateway) -> Held:
+    """What is held once the connections of the last clients are closed: the listener, the event loop's own, ours."""
+    last = _held(gateway)
 
     def quiet() -> bool:
-        nonlocal lowest
-        now = _sockets(gateway)
-        same, lowest = now == lowest, now
-        return same and now < AT_ONCE
+        nonlocal last
+        now = _held(gateway)
+        same, last = now.files == last.files, now
+        return same and now.sockets < AT_ONCE
 
     wait_for("a quiet gateway", quiet, 30, every_s=0.5)
-    return lowest
-
-
-def _ram_mib(gateway: Gateway) -> int:
-    """The process's resident memory."""
-    for line in Path(f"/proc/{gateway.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) // 1024
-    raise AssertionError("no VmRSS")
+    return last

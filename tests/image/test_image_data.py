@@ -15,21 +15,8 @@ from gateway.kernel.settings import Settings
 from resolvers.image import upload
 from resolvers.image.download import disposition
 from resolvers.image.routes import routes
-from tests.image import corpus
 from tests.image.cloud import Images, served, sha256, target_of, until
 from tests.world import World
-
-
-@pytest.fixture
-def folk(world: World) -> Images:
-    return Images.open(world)
-
-
-@pytest.fixture
-def qcow2(tmp_path: Path) -> bytes:
-    folder = tmp_path / "made"
-    folder.mkdir()
-    return corpus.disk(folder, ImageFormat.QCOW2).read_bytes()
 
 
 def noise(mib: int) -> bytes:

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.image.formats import MIB, ImageFormat
+from gateway.image.formats import MIB
 from gateway.kernel.settings import Settings
-from tests.image import corpus, web
+from tests.image import web
 from tests.image.cloud import Died, Images, dying, sha256
 from tests.world import World
 from workers.image import accept
 
 
 @pytest.fixture
-def folk(world: World) -> Images:
-    return Images.open(world)
-
-
-@pytest.fixture
 def site() -> Iterator[web.Site]:
     with web.serving() as site:
         yield site
-
-
-@pytest.fixture
-def qcow2(tmp_path: Path) -> bytes:
-    folder = tmp_path / "made"
-    folder.mkdir()
-    return corpus.disk(folder, ImageFormat.QCOW2).read_bytes()
 
 
 def allow_loopback(world: World, **more: object) -> None:
