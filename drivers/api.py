@@ -30,6 +30,11 @@ from drivers.errors import Transient as Transient
 from drivers.errors import Unsupported as Unsupported
 from drivers.host import HostConfig as HostConfig
 from drivers.host import HostFacts as HostFacts
+from drivers.transport import DiskFile as DiskFile
+from drivers.transport import DiskSource as DiskSource
+from drivers.transport import DiskTransport as DiskTransport
+from drivers.transport import Progress as Progress
+from drivers.transport import untold as untold
 
 # ---------------------------------------------------------------------------------------------- machines
 
@@ -407,6 +412,7 @@ class Capability(StrEnum):
     CONSOLE_LOG = "CONSOLE_LOG"
     VOLUME_SNAPSHOT = "VOLUME_SNAPSHOT"
     STATE_EVENTS = "STATE_EVENTS"
+    DISK_TRANSPORT = "DISK_TRANSPORT"
     # Traits: promises about the ordinary verbs.
     SECURITY_GROUPS = "SECURITY_GROUPS"
     DHCP = "DHCP"
@@ -423,6 +429,7 @@ VERBS: Mapping[Capability, type] = {
     Capability.CONSOLE_LOG: ConsoleLog,
     Capability.VOLUME_SNAPSHOT: Snapshots,
     Capability.STATE_EVENTS: Watching,
+    Capability.DISK_TRANSPORT: DiskTransport,
 }
 
 

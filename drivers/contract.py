@@ -28,10 +28,11 @@ from drivers.contracts.driver import DriverWideContract  # noqa: E402 - assertio
 from drivers.contracts.machines import MachineContract  # noqa: E402 - as above
 from drivers.contracts.networks import NetworkContract  # noqa: E402 - as above
 from drivers.contracts.rig import Rig  # noqa: E402 - as above
+from drivers.contracts.transport import TransportContract  # noqa: E402 - as above
 from drivers.contracts.volumes import VolumeContract  # noqa: E402 - as above
 
 __all__ = ["DriverContract", "DriverWideContract", "Rig"]
 
 
-class DriverContract(DriverWideContract, MachineContract, VolumeContract, NetworkContract):
+class DriverContract(DriverWideContract, MachineContract, VolumeContract, TransportContract, NetworkContract):
     """All that ``drivers/api.py`` promises. Needs a class-scoped fixture ``rig`` that yields a :class:`Rig`."""

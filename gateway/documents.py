@@ -53,6 +53,7 @@ _MEANINGS = {
     Capability.VOLUME_HOT_ATTACH: "attach and detach while the guest runs",
     Capability.VOLUME_HOT_EXTEND: "grow a volume while the guest runs",
     Capability.VOLUME_SNAPSHOT: "snapshots of volumes, also of those in use",
+    Capability.DISK_TRANSPORT: "a disk out of the host into a file, and back in (migration between hypervisors)",
     Capability.CONSOLE_LOG: "what the guest wrote on its serial port",
     Capability.STATE_EVENTS: "changes of power pushed instead of polled",
     Capability.UEFI: "the driver can boot by UEFI (the graph does not offer a choice yet)",

@@ -40,7 +40,14 @@ DRIVER = DriverType(
             Capability.UEFI,
         }
     ),
-    verbs=frozenset({Capability.CONSOLE_LOG, Capability.VOLUME_SNAPSHOT, Capability.STATE_EVENTS}),
+    verbs=frozenset(
+        {
+            Capability.CONSOLE_LOG,
+            Capability.VOLUME_SNAPSHOT,
+            Capability.STATE_EVENTS,
+            Capability.DISK_TRANSPORT,
+        }
+    ),
     image_formats=(DiskFormat.QCOW2, DiskFormat.RAW),
     missing=_missing,
 )

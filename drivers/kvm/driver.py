@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from drivers.api import Deadline, HostConfig, HostFacts, MachineChanged, Snapshot, Watch
-from drivers.kvm import accelerator, console, files, snapshots, xml
+from drivers.api import (
+    Deadline,
+    DiskFile,
+    DiskSource,
+    HostConfig,
+    HostFacts,
+    MachineChanged,
+    Progress,
+    Snapshot,
+    Volume,
+    Watch,
+    untold,
+)
+from drivers.kvm import accelerator, console, files, snapshots, transport, xml
 from drivers.kvm.errors import told
 from drivers.kvm.link import Link
 from drivers.kvm.machines import Domains
@@ -90,6 +103,16 @@ class KvmDriver:
     def list_snapshots(self, deadline: Deadline) -> Sequence[Snapshot]:
         """Every snapshot of ours on this host."""
         return snapshots.everything(self._link, deadline)
+
+    def export_disk(
+        self, source: DiskSource, target: Path, deadline: Deadline, progress: Progress = untold
+    ) -> DiskFile:  # fmt: skip
+        """Write a disk to a file of the worker."""
+        return transport.export(self._link, source, target, deadline, progress)
+
+    def import_disk(self, volume_id: UUID, file: DiskFile, deadline: Deadline, progress: Progress = untold) -> Volume:
+        """Make a volume of a file of the worker."""
+        return self._volumes.bring(volume_id, file, deadline, progress)
 
     def watch(self, on_change: Callable[[MachineChanged], None], deadline: Deadline) -> Watch:
         """Call ``on_change`` for each change until the watch is closed."""

@@ -100,7 +100,7 @@ def make(link: Link, file: PoolFile, work: Callable[[Any], None], deadline: Dead
 def _work_under_mark(where: Any, file: PoolFile, mark: Making, work: Callable[[Any], None]) -> None:
     try:
         work(where)
-    except (libvirt.libvirtError, DriverError, OSError):
+    except BaseException:  # what is told of progress may raise anything, and a file without its marker would count
         with suppress(libvirt.libvirtError):  # the first error is the one to tell; the marker hides the rest
             if look_up(where, mark) is not None:
                 delete(where, file)
@@ -151,7 +151,7 @@ def upload(volume: Any, source: BinaryIO, size_bytes: int, deadline: Deadline, s
             seen(piece)
             left -= len(piece)
             _send(stream, piece)
-    except (libvirt.libvirtError, DriverError, OSError):
+    except BaseException:  # ``seen`` may raise anything, and a stream left open would keep the file busy
         with suppress(libvirt.libvirtError):  # the stream may be dead already
             stream.abort()
         raise

@@ -14,7 +14,7 @@ from uuid import UUID
 PREFIX = "sg-"
 RECORD_FILTER = "sg-record"
 
-_KINDS = "volume|image|snapshot|seed|console"
+_KINDS = "volume|image|snapshot|seed|console|export"
 _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _FILE = re.compile(rf"({_KINDS})-({_ID})\.(qcow2|raw|iso|log|log\.\d)")
 _MAKING = re.compile(rf"making-({_KINDS})-({_ID})-([0-9a-f]{{12}})")
@@ -23,7 +23,7 @@ _PORT = re.compile(rf"sg-port-({_ID})")
 
 @dataclass(frozen=True, slots=True)
 class PoolFile:
-    """A file of the pool which is ours: ``kind`` is volume, image, snapshot, seed or console."""
+    """A file of the pool which is ours: ``kind`` is volume, image, snapshot, seed, console or export."""
 
     kind: str
     id: UUID

@@ -12,8 +12,20 @@ from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
-from drivers.api import Capability, Deadline, DiskFormat, ImageSpec, Refused, Transient, Unsupported, Volume, VolumeSpec
-from drivers.kvm import files, holders, xml
+from drivers.api import (
+    Capability,
+    Deadline,
+    DiskFile,
+    DiskFormat,
+    ImageSpec,
+    Progress,
+    Refused,
+    Transient,
+    Unsupported,
+    Volume,
+    VolumeSpec,
+)
+from drivers.kvm import files, holders, transport, xml
 from drivers.kvm.errors import told
 from drivers.kvm.link import Link
 from drivers.kvm.names import PoolFile
@@ -55,6 +67,7 @@ class PoolVolumes:
                 users = holders.of_file(self._link.open(deadline), volume.path())
                 if users:
                     raise Refused(f"volume {volume_id} is used by {users[0].domain.name()}")
+            files.remove(where, "export", volume_id)
             files.remove(where, "volume", volume_id)
 
     def inspect(self, volume_id: UUID, deadline: Deadline) -> Volume | None:
@@ -93,6 +106,11 @@ class PoolVolumes:
                 running[0].domain.blockResize(running[0].device, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
             else:
                 volume.resize(size_bytes, 0)
+
+    def bring(self, volume_id: UUID, file: DiskFile, deadline: Deadline, progress: Progress) -> Volume:
+        """See :meth:`drivers.api.DiskTransport.import_disk`."""
+        transport.bring(self._link, volume_id, file, deadline, progress)
+        return self._present(volume_id, deadline)
 
     def _present(self, volume_id: UUID, deadline: Deadline) -> Volume:
         volume = self.inspect(volume_id, deadline)

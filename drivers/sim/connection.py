@@ -33,6 +33,7 @@ from drivers.sim.networks import SimNetworks
 from drivers.sim.options import parse
 from drivers.sim.records import MachineRecord, PortRecord, VolumeRecord
 from drivers.sim.store import Transaction
+from drivers.sim.transport import SimTransport
 from drivers.sim.volumes import SimSnapshots, SimVolumes
 from drivers.sim.watch import watch
 
@@ -110,10 +111,15 @@ class SimSnapshotting(SimSnapshots, SimConnection):
     """See :class:`drivers.api.Snapshots`."""
 
 
+class SimTransporting(SimTransport, SimConnection):
+    """See :class:`drivers.api.DiskTransport`."""
+
+
 OPTIONAL: dict[Capability, type[SimConnection]] = {
     Capability.CONSOLE_LOG: SimConsole,
     Capability.VOLUME_SNAPSHOT: SimSnapshotting,
     Capability.STATE_EVENTS: SimWatching,
+    Capability.DISK_TRANSPORT: SimTransporting,
 }
 
 

@@ -47,15 +47,15 @@ class SimVolumes:
         with self._gate.verb("volumes.ensure", deadline) as transaction:
             there = transaction.get(VolumeRecord, str(spec.id))
             if there is not None:
-                return _volume(there)
+                return seen(there)
             content = self._source(transaction, spec)
-            self._claim(transaction, spec.size_bytes)
+            self.claim(transaction, spec.size_bytes)
             image_id = None if spec.image_id is None else str(spec.image_id)
             made = VolumeRecord(str(spec.id), spec.size_bytes, content, METADATA_BYTES, image_id)
             transaction.put(made)
             if image_id is not None:
                 transaction.hold(f"image:{image_id}", made.id)
-            return _volume(made)
+            return seen(made)
 
     def remove(self, volume_id: UUID, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Volumes.remove`."""
@@ -65,7 +65,7 @@ class SimVolumes:
                 return
             if transaction.holders(f"volume:{volume.id}"):
                 raise Refused(f"a machine holds the volume {volume_id}")
-            self._claim(transaction, -volume.size_bytes)
+            self.claim(transaction, -volume.size_bytes)
             if volume.image_id is not None:
                 transaction.release(f"image:{volume.image_id}", volume.id)
             transaction.delete(VolumeRecord, volume.id)
@@ -74,26 +74,26 @@ class SimVolumes:
         """See :meth:`drivers.api.Volumes.inspect`."""
         with self._gate.verb("volumes.inspect", deadline, write=False) as transaction:
             volume = transaction.get(VolumeRecord, str(volume_id))
-        return None if volume is None else _volume(volume)
+        return None if volume is None else seen(volume)
 
     def list(self, deadline: Deadline) -> Sequence[Volume]:
         """See :meth:`drivers.api.Volumes.list`."""
         with self._gate.verb("volumes.list", deadline, write=False) as transaction:
             volumes = transaction.all(VolumeRecord)
-        return [_volume(each) for each in volumes]
+        return [seen(each) for each in volumes]
 
     def extend(self, volume_id: UUID, size_bytes: int, deadline: Deadline) -> Volume:
         """See :meth:`drivers.api.Volumes.extend`."""
         with self._gate.verb("volumes.extend", deadline) as transaction:
-            volume = _existing(transaction, volume_id)
+            volume = existing(transaction, volume_id)
             if size_bytes <= volume.size_bytes:
-                return _volume(volume)
-            if any(_runs(transaction, each) for each in transaction.holders(f"volume:{volume.id}")):
+                return seen(volume)
+            if any(runs(transaction, each) for each in transaction.holders(f"volume:{volume.id}")):
                 self._gate.need(Capability.VOLUME_HOT_EXTEND)
-            self._claim(transaction, size_bytes - volume.size_bytes)
+            self.claim(transaction, size_bytes - volume.size_bytes)
             grown = replace(volume, size_bytes=size_bytes)
             transaction.put(grown)
-            return _volume(grown)
+            return seen(grown)
 
     def ensure_image(self, spec: ImageSpec, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Volumes.ensure_image`."""
@@ -146,7 +146,7 @@ class SimVolumes:
             return snapshot.content
         return ZEROS
 
-    def _claim(self, transaction: Transaction, size_bytes: int) -> None:
+    def claim(self, transaction: Transaction, size_bytes: int) -> None:
         """Take so many bytes of the host's disk, or give them back."""
         used = tally(transaction)
         wish = used.disk_bytes + size_bytes
@@ -166,7 +166,7 @@ class SimSnapshots:
         with self.gate.verb("snapshots.snapshot", deadline) as transaction:
             there = transaction.get(SnapshotRecord, str(snapshot_id))
             if there is None:
-                volume = _existing(transaction, volume_id)
+                volume = existing(transaction, volume_id)
                 there = SnapshotRecord(str(snapshot_id), volume.size_bytes, volume.content)
                 transaction.put(there)
             return Snapshot(snapshot_id, there.size_bytes)
@@ -182,7 +182,8 @@ class SimSnapshots:
             return [Snapshot(UUID(each.id), each.size_bytes) for each in transaction.all(SnapshotRecord)]
 
 
-def _volume(volume: VolumeRecord) -> Volume:
+def seen(volume: VolumeRecord) -> Volume:
+    """The volume as the driver's callers see it."""
     return Volume(UUID(volume.id), volume.size_bytes, volume.allocated_bytes)
 
 
@@ -190,14 +191,16 @@ def _image(spec: ImageSpec) -> ImageRecord:
     return ImageRecord(str(spec.id), spec.format.value, spec.size_bytes, spec.virtual_size_bytes, spec.sha256)
 
 
-def _existing(transaction: Transaction, volume_id: UUID) -> VolumeRecord:
+def existing(transaction: Transaction, volume_id: UUID) -> VolumeRecord:
+    """The volume of that id. Raises Refused."""
     volume = transaction.get(VolumeRecord, str(volume_id))
     if volume is None:
         raise Refused(f"the simulated host has no volume {volume_id}")
     return volume
 
 
-def _runs(transaction: Transaction, machine_id: str) -> bool:
+def runs(transaction: Transaction, machine_id: str) -> bool:
+    """Whether that machine runs."""
     machine = transaction.get(MachineRecord, machine_id)
     return machine is not None and machine.power == Power.RUNNING
 
