@@ -51,7 +51,10 @@ class Power(StrEnum):
 
 
 class PowerAction(StrEnum):
-    """ON and OFF are states to reach; SHUTDOWN asks the guest and does not force; the rest happen once per call."""
+    """ON, OFF, SUSPEND (memory saved on disk, the host's given back) and PAUSE (processors stand still) are states to
+    reach, the latter two from RUNNING only; ON goes on from either, OFF forgets what was saved. SHUTDOWN asks the guest
+    and does not force; REBOOT and RESET happen once per call.
+    """
 
     ON = "ON"
     OFF = "OFF"
@@ -65,6 +68,8 @@ class Firmware(StrEnum):
 
     BIOS = "BIOS"
     UEFI = "UEFI"
+    SUSPEND = "SUSPEND"
+    PAUSE = "PAUSE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,9 @@ class Machines(Protocol):
         """
 
     def attach(self, machine_id: UUID, disk: DiskSpec, deadline: Deadline) -> Machine:
-        """Plug a volume in, running or not; it stays over restarts."""
+        """Plug a volume in, running or not; it stays over restarts. Raises Refused for a machine that is suspended:
+        what its guest remembers would not fit any more. So does ``detach``.
+        """
 
     def detach(self, machine_id: UUID, volume_id: UUID, deadline: Deadline) -> Machine:
         """Unplug a volume and wait until the guest let go. Raises Transient when the guest does not."""
@@ -438,6 +445,9 @@ VERBS: Mapping[Capability, type] = {
 
 class Driver(Protocol):
     """One open connection to one host. Optional verbs are implemented by the driver object itself."""
+    VMWARE_DEVICES = "VMWARE_DEVICES"
+    SUSPEND = "SUSPEND"
+    PAUSE = "PAUSE"
 
     @property
     def machines(self) -> Machines:

@@ -161,9 +161,56 @@ class MachineContract:
         answer = rig.driver.machines.power(booted.id, PowerAction.SHUTDOWN, api.Deadline(seconds))
         assert answer.power is Power.OFF if rig.ready is not None else answer.power in {Power.RUNNING, Power.OFF}
 
+    @pytest.mark.parametrize(
+        ("action", "state"), [(PowerAction.SUSPEND, Power.SUSPENDED), (PowerAction.PAUSE, Power.PAUSED)]
+    )
+    def test_a_machine_stands_still_and_goes_on(
+        self, rig: Rig, booted: api.MachineSpec, action: PowerAction, state: Power
+    ) -> None:
+        """A guest that goes on does not start anew: its console says so, and so do the counters of what is paused."""
+        machines, capability = rig.driver.machines, Capability(action.value)
+        if not rig.has(capability):
+            with unsupported(rig, capability):
+                rig.power(booted.id, action)
+            return
+        boots = console_count(rig, booted.id)
+        assert [rig.power(booted.id, action), rig.power(booted.id, action)] == [state, state]
+        seen = machines.inspect(booted.id, rig.deadline)
+        assert seen is not None
+        assert (seen.power, dict(seen.volumes)) == (state, {disk.volume_id: disk.device for disk in booted.disks})
+        listed = {each.id: each.power for each in machines.list(rig.deadline)}
+        sampled = {each.machine_id: each for each in machines.sample(rig.deadline)}
+        assert (listed[booted.id], sampled[booted.id].power) == (state, state)
+        assert [rig.power(booted.id, PowerAction.ON), rig.power(booted.id, PowerAction.ON)] == [Power.RUNNING] * 2
+        assert console_count(rig, booted.id) == boots
+        for still in (action, PowerAction.OFF):
+            rig.power(booted.id, still)
+        seen = machines.inspect(booted.id, rig.deadline)
+        assert seen is not None
+        assert seen.power is Power.OFF
+        with refused(rig):
+            rig.power(booted.id, action)
+
+    def test_a_suspended_machine_keeps_its_disks_counts_nothing_and_can_go(self, rig: Rig) -> None:
+        rig.need(Capability.MACHINES, Capability.VOLUMES, Capability.SUSPEND)
+        machines = rig.driver.machines
+        with rig.boot_volume() as volume, rig.volume() as data, rig.machine(volume) as spec:
+            rig.power(spec.id, PowerAction.ON)
+            assert rig.power(spec.id, PowerAction.SUSPEND) is Power.SUSPENDED
+            with refused(rig):
+                machines.attach(spec.id, api.DiskSpec(data, "vdb"), rig.deadline)
+            with refused(rig):
+                machines.detach(spec.id, volume, rig.deadline)
+            (sample,) = [each for each in machines.sample(rig.deadline) if each.machine_id == spec.id]
+            assert {getattr(sample, name) for name in COUNTERS} == {None}
+            machines.remove(spec.id, rig.deadline)
+            assert machines.inspect(spec.id, rig.deadline) is None
+            assert rig.driver.volumes.inspect(volume, rig.deadline) is not None
+
     def test_power_of_an_unknown_machine_is_refused(self, rig: Rig) -> None:
         rig.need(Capability.MACHINES)
-        for action in PowerAction:
+        lacking = {each for each in (PowerAction.SUSPEND, PowerAction.PAUSE) if not rig.has(Capability(each.value))}
+        for action in set(PowerAction) - lacking:
             with refused(rig):
                 rig.power(uuid4(), action)
 

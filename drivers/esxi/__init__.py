@@ -36,6 +36,7 @@ DRIVER = DriverType(
             Capability.VOLUME_HOT_ATTACH,
             Capability.VOLUME_HOT_EXTEND,
             Capability.UEFI,
+            Capability.SUSPEND,
         }
     ),
     verbs=frozenset({Capability.VOLUME_SNAPSHOT, Capability.STATE_EVENTS}),

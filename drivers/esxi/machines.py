@@ -93,6 +93,7 @@ class EsxiMachines:
         """See :meth:`drivers.api.Machines.attach`."""
         with self.site.only(deadline, "machine", str(machine_id)), self.site.only(deadline, "claims"):
             machine, found = self._must(machine_id, deadline)
+            power.check_not_suspended(found)
             seen = reading.our_machine(found)
             if seen is None or disk.volume_id not in seen.volumes:
                 if seen is not None and disk.device in seen.volumes.values():
@@ -107,6 +108,7 @@ class EsxiMachines:
         """See :meth:`drivers.api.Machines.detach`."""
         with self.site.only(deadline, "machine", str(machine_id)), self.site.only(deadline, "claims"):
             machine, found = self._must(machine_id, deadline)
+            power.check_not_suspended(found)
             held = reading.volume_devices(found["config.hardware.device"])
             devices = [device for device, each in held if each == volume_id]
             if devices:

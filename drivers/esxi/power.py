@@ -12,35 +12,55 @@ from typing import Any
 
 from pyVmomi import vim
 
-from drivers.api import Deadline, Power, PowerAction, Refused
+from drivers.api import Capability, Deadline, Power, PowerAction, Refused, Unsupported
 from drivers.esxi import reading
 from drivers.esxi.session import LostAnswerError
 from drivers.esxi.site import Site
 
+STATES = {
+    PowerAction.ON: Power.RUNNING,
+    PowerAction.OFF: Power.OFF,
+    PowerAction.SHUTDOWN: Power.OFF,
+    PowerAction.SUSPEND: Power.SUSPENDED,
+}
 LOOK_AGAIN_S = 0.5
 ANSWER_S = 0.3
 """How much of a deadline is kept for the answer."""
 
 
 def act(site: Site, machine: Any, action: PowerAction, deadline: Deadline) -> None:
-    """Carry out the action. Raises Refused for a reboot of what does not run."""
+    """Carry out the action. Raises Refused for what only a running machine can be asked, Unsupported for PAUSE."""
     now = state(site, machine, deadline)
+    if action is PowerAction.PAUSE:
+        raise Unsupported(Capability.PAUSE, "an ESXi host has no pause beside suspend")
+    if action in STATES and now is STATES[action]:
+        return
     if action is PowerAction.ON:
-        if now is not Power.RUNNING:
-            reach(site, machine.PowerOnVM_Task, deadline)
+        reach(site, machine.PowerOnVM_Task, deadline)
     elif action is PowerAction.OFF:
-        if now is not Power.OFF:
-            reach(site, machine.PowerOffVM_Task, deadline)
+        reach(site, machine.PowerOffVM_Task, deadline)
     elif action is PowerAction.SHUTDOWN:
-        if now is not Power.OFF:
-            _shut_down(site, machine, deadline)
+        _shut_down(site, machine, deadline)
     elif now is not Power.RUNNING:
-        raise Refused(f"the machine is {now}, so it cannot start again")
-    elif action is PowerAction.RESET or not _reboot(site, machine, deadline):
+        raise Refused(f"the machine is {now}, only a running one can {action.lower()}")
+    elif action is PowerAction.SUSPEND:
+        reach(site, machine.SuspendVM_Task, deadline)
+    else:
+        _start_over(site, machine, action, deadline)
+
+
+def _start_over(site: Site, machine: Any, action: PowerAction, deadline: Deadline) -> None:
+    if action is PowerAction.RESET or not _reboot(site, machine, deadline):
         try:
             site.carry_out(machine.ResetVM_Task, deadline)
         except LostAnswerError:
             site.rest(deadline)  # it was reset, or is still what it was; a second reset is nothing that was asked for
+
+
+def check_not_suspended(found: reading.Properties) -> None:
+    """Raise Refused for a machine whose saved memory knows the devices that it has."""
+    if str(found.get("runtime.powerState")) == "suspended":
+        raise Refused("the machine is suspended: its guest remembers the disks that it has")
 
 
 def state(site: Site, machine: Any, deadline: Deadline) -> Power:

@@ -38,6 +38,8 @@ DRIVER = DriverType(
             Capability.VOLUME_HOT_ATTACH,
             Capability.VOLUME_HOT_EXTEND,
             Capability.UEFI,
+            Capability.SUSPEND,
+            Capability.PAUSE,
         }
     ),
     verbs=frozenset(

@@ -77,18 +77,30 @@ class Domains:
             return found(lambda: self._seen(domain), "NO_DOMAIN")
 
     def list(self, deadline: Deadline) -> Sequence[Machine]:
-        """Every machine of ours: one call, and one more for each machine met for the first time."""
+        """Every machine of ours: two calls, and one more for each machine met for the first time."""
         with told("listing machines"):
-            listed = self._link.open(deadline).getAllDomainStats(stats.STATE_GROUPS, _NOWAIT)
+            connection = self._link.open(deadline)
+            listed = connection.getAllDomainStats(stats.STATE_GROUPS, _NOWAIT)
+            saved = _saved(connection, listed)
             named = ((our_id, self._name(domain), values) for domain, values in listed if (our_id := ours(domain)))
-            return [stats.machine(our_id, name, values) for our_id, name, values in named if name is not None]
+            return [
+                stats.machine(our_id, name, values, saved=our_id in saved)
+                for our_id, name, values in named
+                if name is not None
+            ]
 
     def sample(self, deadline: Deadline) -> Sequence[Sample]:
-        """Counters of every machine of ours: one call."""
+        """Counters of every machine of ours: one call, and one to tell what is off from what is suspended."""
         with told("sampling machines"):
-            listed = self._link.open(deadline).getAllDomainStats(stats.SAMPLE_GROUPS, _NOWAIT)
+            connection = self._link.open(deadline)
+            listed = connection.getAllDomainStats(stats.SAMPLE_GROUPS, _NOWAIT)
+            saved = _saved(connection, listed)
         now = datetime.now(UTC)
-        return [stats.sample(our_id, now, values) for domain, values in listed if (our_id := ours(domain))]
+        return [
+            stats.sample(our_id, now, values, saved=our_id in saved)
+            for domain, values in listed
+            if (our_id := ours(domain))
+        ]
 
     # ------------------------------------------------------------------------------------- verbs on one machine
 
@@ -104,6 +116,7 @@ class Domains:
         doing = f"attaching volume {disk.volume_id} to machine {machine_id}"
         with told(doing), self._link.only(deadline, "machine", str(machine_id)):
             domain = self._must(machine_id, deadline)
+            power.check_not_suspended(domain)
             disks.attach(self._link, domain, disk, deadline)
             return self._seen(domain)
 
@@ -112,6 +125,7 @@ class Domains:
         doing = f"detaching volume {volume_id} from machine {machine_id}"
         with told(doing), self._link.only(deadline, "machine", str(machine_id)):
             domain = self._must(machine_id, deadline)
+            power.check_not_suspended(domain)
             disks.detach(self._link, domain, volume_id, deadline)
             return self._seen(domain)
 
@@ -160,7 +174,8 @@ class Domains:
     def _seen(self, domain: Any) -> Machine:
         ((_, values),) = domain.connect().domainListGetStats([domain], stats.STATE_GROUPS, _NOWAIT)
         our_id = UUID(bytes=domain.UUID())
-        return stats.machine(our_id, self._name(domain) or domain.name(), values)
+        saved = stats.is_off(values) and bool(domain.hasManagedSaveImage(0))
+        return stats.machine(our_id, self._name(domain) or domain.name(), values, saved=saved)
 
     def _name(self, domain: Any) -> str | None:
         """The machine's own name, None when the domain is gone."""
@@ -172,6 +187,14 @@ class Domains:
                 return None
             self._names[our_id] = name_in(xml.parse(answer)) or domain.name()
         return self._names[our_id]
+
+
+def _saved(connection: Any, listed: Sequence[Any]) -> set[UUID]:
+    """The domains whose memory lies saved on the host; asked only when some are off."""
+    if not any(stats.is_off(values) for _, values in listed):
+        return set()
+    every = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+    return {UUID(bytes=domain.UUID()) for domain in every}
 
 
 def ours(domain: Any) -> UUID | None:

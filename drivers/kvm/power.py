@@ -1,7 +1,8 @@
 """Power actions on a domain. ON and OFF are states to reach; SHUTDOWN asks, and never forces.
 
 A guest that is still starting ignores the power button, so SHUTDOWN presses it again from time to time until the
-deadline. What changed under a call (someone else started or stopped the domain) is looked at, not guessed.
+deadline. SUSPEND is libvirt's managed save: the memory lies on the host, and the next start goes on from it. What
+changed under a call (someone else started or stopped the domain) is looked at, not guessed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from drivers.kvm.errors import found
 from drivers.kvm.link import Link
 
 _PRESS_AGAIN_SECONDS = 10.0
+_HALTED = {PowerAction.SUSPEND: Power.SUSPENDED, PowerAction.PAUSE: Power.PAUSED}
 
 
 def act(link: Link, domain: Any, action: PowerAction, deadline: Deadline) -> None:
@@ -27,6 +29,8 @@ def act(link: Link, domain: Any, action: PowerAction, deadline: Deadline) -> Non
         cut(domain)
     elif action is PowerAction.SHUTDOWN:
         _shut_down(link, domain, deadline)
+    elif action in _HALTED:
+        _halt(domain, action)
     elif not domain.isActive():
         raise Refused("the machine is off")
     elif action is PowerAction.RESET:
@@ -40,22 +44,43 @@ def start(domain: Any) -> None:
     now = seen(domain)
     if now is Power.PAUSED:
         domain.resume()
-    elif now is Power.SUSPENDED:
+    elif now is Power.SUSPENDED and domain.isActive():
         domain.pMWakeup()
     elif now is not Power.RUNNING:
         found(domain.create, "OPERATION_INVALID")  # someone else was faster: the state seen afterwards tells
 
 
 def cut(domain: Any) -> None:
-    """Have the domain not run, by force."""
+    """Have the domain not run, by force; memory that was saved is forgotten."""
     if domain.isActive():
         found(domain.destroy, "OPERATION_INVALID", "NO_DOMAIN")  # it went off by itself, or is gone
+    if found(lambda: domain.hasManagedSaveImage(0), "NO_DOMAIN"):
+        found(lambda: domain.managedSaveRemove(0), "OPERATION_INVALID", "NO_DOMAIN")
 
 
 def seen(domain: Any) -> Power:
     """What the domain is doing now."""
     state, reason = domain.state()
-    return stats.power({"state.state": state, "state.reason": reason})[0]
+    values = {"state.state": state, "state.reason": reason}
+    return stats.power(values, saved=stats.is_off(values) and bool(domain.hasManagedSaveImage(0)))[0]
+
+
+def check_not_suspended(domain: Any) -> None:
+    """Raise Refused for a domain whose saved memory knows the devices that it has."""
+    if seen(domain) is Power.SUSPENDED:
+        raise Refused("the machine is suspended: its guest remembers the disks that it has")
+
+
+def _halt(domain: Any, action: PowerAction) -> None:
+    now = seen(domain)
+    if now is _HALTED[action]:
+        return
+    if now is not Power.RUNNING:
+        raise Refused(f"the machine is {now}, only a running one can {action.lower()}")
+    if action is PowerAction.PAUSE:
+        domain.suspend()
+    else:
+        domain.managedSave(0)
 
 
 def _shut_down(link: Link, domain: Any, deadline: Deadline) -> None:

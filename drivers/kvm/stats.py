@@ -50,21 +50,32 @@ _PAUSED_REASONS = {
     libvirt.VIR_DOMAIN_PAUSED_STARTING_UP: "starting",
 }
 
+_COUNTED = ("cpu.", "block.", "net.")
+
 Values = Mapping[str, Any]
 
 
-def power(values: Values) -> tuple[Power, str | None]:
-    """State and the platform's reason. A QEMU that went without being told to is CRASHED, not OFF."""
+def power(values: Values, *, saved: bool = False) -> tuple[Power, str | None]:
+    """State and the platform's reason. A QEMU that went without being told to is CRASHED, not OFF; one whose memory
+    was ``saved`` is SUSPENDED.
+    """
     state, why = values.get("state.state"), values.get("state.reason")
     seen = _POWER.get(state, Power.UNKNOWN)
     if seen is Power.OFF:
+        if saved:
+            return Power.SUSPENDED, "saved"
         return (Power.CRASHED if why == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED else Power.OFF), _OFF_REASONS.get(why)
     return seen, _PAUSED_REASONS.get(why) if seen is Power.PAUSED else None
 
 
-def machine(machine_id: UUID, name: str, values: Values) -> Machine:
+def is_off(values: Values) -> bool:
+    """Whether nothing runs, so that only the host's files tell whether memory was saved."""
+    return bool(values.get("state.state") == libvirt.VIR_DOMAIN_SHUTOFF)
+
+
+def machine(machine_id: UUID, name: str, values: Values, *, saved: bool = False) -> Machine:
     """The machine."""
-    seen, reason = power(values)
+    seen, reason = power(values, saved=saved)
     return Machine(
         id=machine_id,
         name=name,
@@ -82,8 +93,12 @@ def volumes(values: Values) -> dict[UUID, str]:
     return {file.id: device for file, device in found if file and file.kind == "volume"}
 
 
-def sample(machine_id: UUID, at: datetime, values: Values) -> Sample:
-    """The counters. A machine that is off, or busy at this moment, has those that libvirt gives."""
+def sample(machine_id: UUID, at: datetime, values: Values, *, saved: bool = False) -> Sample:
+    """The counters. A machine that is busy at this moment has those that libvirt gives; one that is off or suspended
+    has none, even while libvirt still remembers its last ones.
+    """
+    if is_off(values):
+        values = {key: value for key, value in values.items() if not key.startswith(_COUNTED)}
     disks = [at for at in range(int(values.get("block.count", 0))) if _is_volume(values, at)]
     nics = range(int(values.get("net.count", 0)))
     free = values.get("balloon.usable", values.get("balloon.unused"))
@@ -91,7 +106,7 @@ def sample(machine_id: UUID, at: datetime, values: Values) -> Sample:
     return Sample(
         machine_id=machine_id,
         at=at,
-        power=power(values)[0],
+        power=power(values, saved=saved)[0],
         cpu_time_ns=values.get("cpu.time"),
         vcpus=_vcpus(values),
         ram_mib=_ram_mib(values),

@@ -35,12 +35,16 @@ from drivers.api import (
 from drivers.sim.faults import conditions, is_deaf
 from drivers.sim.gate import Gate
 from drivers.sim.guest import counters
-from drivers.sim.power import restarted, started, stopped, tally
+from drivers.sim.power import HALTED, halted, restarted, resumed, started, stopped, tally
 from drivers.sim.records import MachineRecord, PortRecord, SeedRecord, VolumeRecord, seen
 from drivers.sim.store import Transaction
 
 SEED_BYTES_MOST = 1024 * 1024
 LISTEN_SECONDS = 0.02
+HALTS = {
+    PowerAction.SUSPEND: (Capability.SUSPEND, Power.SUSPENDED),
+    PowerAction.PAUSE: (Capability.PAUSE, Power.PAUSED),
+}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -120,6 +124,7 @@ class SimMachines:
                 return seen(machine)
             if volume_id in machine.disks or disk.device in machine.disks.values():
                 raise Refused(f"the machine has that volume or a disk called {disk.device} already")
+            _check_not_suspended(machine)
             if machine.power != Power.OFF:
                 self._gate.need(Capability.VOLUME_HOT_ATTACH)
             _take_disk(transaction, machine.id, disk)
@@ -133,6 +138,7 @@ class SimMachines:
             machine, key = _existing(transaction, machine_id), str(volume_id)
             if key not in machine.disks:
                 return seen(machine)
+            _check_not_suspended(machine)
             running = machine.power == Power.RUNNING
             if running:
                 self._gate.need(Capability.VOLUME_HOT_ATTACH)
@@ -156,9 +162,13 @@ class SimMachines:
     def _act(self, transaction: Transaction, machine: MachineRecord, action: PowerAction) -> MachineRecord:
         now_ns = self._gate.now_ns(transaction)
         running = machine.power == Power.RUNNING
+        if action in HALTS:
+            return self._halt(transaction, machine, action)
         if action is PowerAction.ON:
-            if not running:
+            if not running and machine.power != Power.PAUSED:
                 self._check_room(transaction, machine)
+            if machine.power in HALTED:
+                return resumed(transaction, machine, now_ns)
             return started(transaction, machine, "booted", now_ns)
         if action in {PowerAction.REBOOT, PowerAction.RESET}:
             if not running:
@@ -167,6 +177,15 @@ class SimMachines:
         if machine.power == Power.CRASHED:  # what is left of it is cleared away
             return _kept_off(transaction, machine)
         return stopped(transaction, machine, "shutdown" if action is PowerAction.SHUTDOWN else "destroyed", now_ns)
+
+    def _halt(self, transaction: Transaction, machine: MachineRecord, action: PowerAction) -> MachineRecord:
+        capability, state = HALTS[action]
+        self._gate.need(capability)
+        if machine.power == state:
+            return machine
+        if machine.power != Power.RUNNING:
+            raise Refused(f"the machine is {machine.power}, only a running one can {action.lower()}")
+        return halted(transaction, machine, state, self._gate.now_ns(transaction))
 
     def _check_room(self, transaction: Transaction, machine: MachineRecord) -> None:
         used, options = tally(transaction), self._gate.options
@@ -190,6 +209,11 @@ def _existing(transaction: Transaction, machine_id: UUID) -> MachineRecord:
     if machine is None:
         raise Refused(f"the simulated host has no machine {machine_id}")
     return machine
+
+
+def _check_not_suspended(machine: MachineRecord) -> None:
+    if machine.power == Power.SUSPENDED:
+        raise Refused("the machine is suspended: its guest remembers the disks that it has")
 
 
 def _told(transaction: Transaction, machine: MachineRecord) -> Machine:
@@ -270,9 +294,11 @@ def _digest(seed: Seed) -> str:
 def _sample(seed: str, machine: MachineRecord, now_ns: int) -> Sample:
     at = EPOCH + timedelta(microseconds=now_ns // 1000)
     key, power = UUID(machine.id), Power(machine.power)
-    if machine.on_since_ns is None:
+    paused = power is Power.PAUSED and machine.ran_ns is not None
+    if machine.on_since_ns is None and not paused:
         return Sample(key, at, power, None, machine.vcpus, machine.ram_mib, None, None, None, None, None, None, None)
-    now = counters(seed, machine, max(0, now_ns - machine.on_since_ns))
+    ran_ns = machine.ran_ns if machine.on_since_ns is None else now_ns - machine.on_since_ns
+    now = counters(seed, machine, max(0, ran_ns or 0))
     return Sample(
         machine_id=key,
         at=at,

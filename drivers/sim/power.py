@@ -13,6 +13,8 @@ from drivers.sim.records import MachineRecord, TallyRecord
 from drivers.sim.store import Transaction
 
 STARTS_KEPT = 16
+HALTED = frozenset({Power.PAUSED.value, Power.SUSPENDED.value})
+IN_LIFE = HALTED | {Power.RUNNING.value}
 
 
 def started(transaction: Transaction, machine: MachineRecord, reason: str, now_ns: int) -> MachineRecord:
@@ -25,12 +27,31 @@ def started(transaction: Transaction, machine: MachineRecord, reason: str, now_n
 
 
 def stopped(transaction: Transaction, machine: MachineRecord, how: str, now_ns: int) -> MachineRecord:
-    """The machine, off (``crashed``: crashed); as it is when it does not run."""
-    if machine.power != Power.RUNNING:
+    """The machine, off (``crashed``: crashed); as it is when it neither runs nor waits to go on."""
+    if machine.power not in IN_LIFE:
         return machine
     power = Power.CRASHED if how == "crashed" else Power.OFF
-    now = replace(machine, power=power.value, reason=how, on_since_ns=None, starts=_ended(machine, how, now_ns))
-    _account(transaction, vcpus=-machine.vcpus, ram_mib=-machine.ram_mib)
+    ended = replace(machine, power=power.value, reason=how, on_since_ns=None, ran_ns=None)
+    if machine.power != Power.SUSPENDED:
+        _account(transaction, vcpus=-machine.vcpus, ram_mib=-machine.ram_mib)
+    return _kept(transaction, replace(ended, starts=_ended(machine, how, now_ns)))
+
+
+def halted(transaction: Transaction, machine: MachineRecord, power: Power, now_ns: int) -> MachineRecord:
+    """The running machine, PAUSED (it keeps its room on the host) or SUSPENDED (it does not)."""
+    ran_ns = 0 if machine.on_since_ns is None else now_ns - machine.on_since_ns
+    if power is Power.SUSPENDED:
+        _account(transaction, vcpus=-machine.vcpus, ram_mib=-machine.ram_mib)
+    now = replace(machine, power=power.value, reason=power.lower(), on_since_ns=None, ran_ns=ran_ns)
+    return _kept(transaction, now)
+
+
+def resumed(transaction: Transaction, machine: MachineRecord, now_ns: int) -> MachineRecord:
+    """The paused or suspended machine, running on where it stood still."""
+    if machine.power == Power.SUSPENDED:
+        _account(transaction, vcpus=machine.vcpus, ram_mib=machine.ram_mib)
+    since_ns = now_ns - int(machine.ran_ns or 0)
+    now = replace(machine, power=Power.RUNNING.value, reason="resumed", on_since_ns=since_ns, ran_ns=None)
     return _kept(transaction, now)
 
 

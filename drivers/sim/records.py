@@ -30,7 +30,8 @@ class MachineRecord(Record):
     """A machine. ``disks`` maps volume ids to device names, ``nics`` port ids to network ids, both in guest order.
 
     ``starts`` holds the newest boots as ``[begun_ns, ended_ns or None, how it ended]``; ``on_since_ns`` is the power-on
-    from which the counters count (a reboot is no power-on).
+    from which the counters count (a reboot is no power-on); a machine that is paused or suspended has none, and in
+    ``ran_ns`` how long it ran before.
     """
 
     name: str
@@ -49,6 +50,7 @@ class MachineRecord(Record):
     reason: str | None = None
     on_since_ns: int | None = None
     starts: list[list[int | str | None]] = field(default_factory=list)
+    ran_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
