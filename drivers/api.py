@@ -61,6 +61,8 @@ class PowerAction(StrEnum):
     SHUTDOWN = "SHUTDOWN"
     REBOOT = "REBOOT"
     RESET = "RESET"
+    SUSPEND = "SUSPEND"
+    PAUSE = "PAUSE"
 
 
 class Firmware(StrEnum):
@@ -68,8 +70,6 @@ class Firmware(StrEnum):
 
     BIOS = "BIOS"
     UEFI = "UEFI"
-    SUSPEND = "SUSPEND"
-    PAUSE = "PAUSE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +427,8 @@ class Capability(StrEnum):
     VOLUME_HOT_ATTACH = "VOLUME_HOT_ATTACH"
     VOLUME_HOT_EXTEND = "VOLUME_HOT_EXTEND"
     UEFI = "UEFI"
+    SUSPEND = "SUSPEND"
+    PAUSE = "PAUSE"
     MACHINES = "MACHINES"
     VOLUMES = "VOLUMES"
     NETWORKS = "NETWORKS"
@@ -445,9 +447,6 @@ VERBS: Mapping[Capability, type] = {
 
 class Driver(Protocol):
     """One open connection to one host. Optional verbs are implemented by the driver object itself."""
-    VMWARE_DEVICES = "VMWARE_DEVICES"
-    SUSPEND = "SUSPEND"
-    PAUSE = "PAUSE"
 
     @property
     def machines(self) -> Machines:
