@@ -37,6 +37,7 @@ from resolvers.kernel.context import Context, Services
 from resolvers.kernel.feed import Feed
 from resolvers.schema import committed, schema
 from resolvers.schema_care.deprecation import future
+from resolvers.schema_care.future import future_of
 from resolvers.transport.app import Caller, OperationInfo, TransportSettings
 from resolvers.transport.app import routes as transport_routes
 from resolvers.transport.documents import read_manifest
@@ -119,7 +120,7 @@ class Cloud:
             rate_limiter=MemoryRateLimiter(self.settings.rate_limit, 60) if self.settings.rate_limit else None,
         )
         return [
-            *transport_routes(schema(), transport, recogniser.authenticate, context),
+            *transport_routes(schema(), transport, recogniser.authenticate, context, future=future_of),
             *image_routes(self.db, self.settings),
             *export_routes(self.db, self.settings),
             *dashboard_routes(sdl=committed(), future=lambda: future(committed())),

@@ -11,4 +11,4 @@ is_linux || groups=(run)
 cd "$project"
 export STRATOGRAPH_TEST_CONNECTS=${CONNECTS:-250}
 exec "$project/.venv/bin/python" -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadgroup \
-  tests/clients tests/transport/test_audits.py tests/transport/test_clients.py "$@"
+  tests/clients tests/transport/test_audits.py tests/transport/test_clients.py tests/transport/test_leaks.py "$@"

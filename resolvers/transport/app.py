@@ -1,4 +1,4 @@
-"""Puts the transport together: one schema, one path, four ways in.
+"""Puts the transport together: one schema, one path, four ways in; and with ``?future`` the schema that is coming.
 
 ``routes`` is all that an application needs; it mounts them in its Starlette app and runs uvicorn with
 ``ws_max_size=settings.body_size_max_bytes`` (uvicorn reads a whole message before we see its size).
@@ -6,10 +6,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+from graphql import GraphQLSchema
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from strawberry import Schema
 
 from resolvers.transport.caller import Authenticate, Caller, ContextBuilder, Identity, OperationInfo, Transport
@@ -34,23 +40,42 @@ __all__ = [
     "routes",
 ]
 
+_FUTURE = re.compile(rb"(?:^|&)future(?:=|&|$)")
 _CORS_REQUEST_HEADERS = ("authorization", "content-type", "x-request-id")
 _CORS_MAX_AGE_SECONDS = 600
 _COMPRESSED_FROM_BYTES = 4096
 
 
 def routes(
-    schema: Schema, settings: TransportSettings, authenticate: Authenticate, context: ContextBuilder
+    schema: Schema,
+    settings: TransportSettings,
+    authenticate: Authenticate,
+    context: ContextBuilder,
+    *,
+    future: Callable[[GraphQLSchema], GraphQLSchema] | None = None,
 ) -> list[BaseRoute]:
     """The HTTP (with event streams) and WebSocket routes of ``settings.path``.
 
     ``authenticate`` turns a :class:`Caller` (token None: anonymous) into an :class:`Identity` or raises an exception
     whose ``code`` is UNAUTHENTICATED: 401 over HTTP, close 4401 over WebSocket. ``context`` builds what resolvers get
-    as ``info.context``; it may be a coroutine function.
+    as ``info.context``; it may be a coroutine function. ``future`` makes the schema that requests with ``?future`` in
+    their address meet, with the same resolvers; it is called when the first one comes.
     """
-    engine = Engine(schema, settings, context)
     tally = Tally(settings.connections_per_identity, "connections")
-    endpoint: ASGIApp = GraphQLEndpoint(engine, authenticate, EventStreams(engine, tally))
+
+    def ways(engine: Engine) -> tuple[ASGIApp, ASGIApp]:
+        streams = EventStreams(engine, tally)
+        return GraphQLEndpoint(engine, authenticate, streams), SocketEndpoint(engine, authenticate, tally)
+
+    endpoint, socket = ways(Engine(schema, settings, context))
+    if future is not None:
+
+        @cache
+        def coming() -> tuple[ASGIApp, ASGIApp]:
+            core = future(schema._schema)  # noqa: SLF001 - strawberry offers no public way to its graphql-core schema
+            return ways(Engine(schema, replace(settings, plan=None), context, core=core))
+
+        endpoint, socket = ByFuture(endpoint, lambda: coming()[0]), ByFuture(socket, lambda: coming()[1])
     if settings.compression:
         # Callers are known by a header that no foreign page can make a browser send, so lengths betray nothing.
         endpoint = GZipMiddleware(endpoint, minimum_size=_COMPRESSED_FROM_BYTES, compresslevel=1)
@@ -65,5 +90,18 @@ def routes(
         )
     return [
         Route(settings.path, endpoint=endpoint),
-        WebSocketRoute(settings.path, endpoint=SocketEndpoint(engine, authenticate, tally)),
+        WebSocketRoute(settings.path, endpoint=socket),
     ]
+
+
+class ByFuture:
+    """Serves the present, or with ``?future`` in the address what is coming."""
+
+    def __init__(self, present: ASGIApp, coming: Callable[[], ASGIApp]) -> None:
+        self._present = present
+        self._coming = coming
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
+        chosen = self._coming() if _FUTURE.search(scope["query_string"]) else self._present
+        await chosen(scope, receive, send)

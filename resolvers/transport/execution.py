@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, Final, cast
 
-from graphql import ExecutionResult, GraphQLError, OperationType
+from graphql import ExecutionResult, GraphQLError, GraphQLSchema, OperationType
 from graphql.execution import Executor, create_source_event_stream, execute_subscription_event
 from strawberry import Schema
 from strawberry.execution import optimized_is_awaitable
@@ -57,14 +57,19 @@ class Ready:
 
 
 class Engine:
-    """One schema and its settings, serving all transports of a process."""
+    """One schema and its settings, serving all transports of a process.
 
-    def __init__(self, schema: Schema, settings: TransportSettings, context: ContextBuilder) -> None:
+    ``core`` stands in for the schema's own types: what is not in it is neither shown, nor valid, nor run.
+    """
+
+    def __init__(
+        self, schema: Schema, settings: TransportSettings, context: ContextBuilder, *, core: GraphQLSchema | None = None
+    ) -> None:
         if schema.config.enable_experimental_incremental_execution:
             raise ValueError("@defer and @stream are off: the schema must not enable incremental execution")
         self.settings = settings
         self._schema = schema
-        self._core = schema._schema  # noqa: SLF001 - strawberry offers no public way to its graphql-core schema
+        self._core = core or schema._schema  # noqa: SLF001 - strawberry offers no public way to its graphql-core schema
         self._context = context
         self._cache = DocumentCache(
             self._core, settings.limits, settings.introspection, entries_max=settings.cache_entries_max
