@@ -66,4 +66,4 @@ def world(transaction: Transaction) -> World:
 
 
 def _timeless(machine: MachineRecord) -> MachineRecord:
-    return replace(machine, made_ns=0, reason=None, on_since_ns=None, starts=[])
+    return replace(machine, made_ns=0, reason=None, on_since_ns=None, starts=[], ran_ns=None)

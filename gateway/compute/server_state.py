@@ -79,6 +79,14 @@ class Action(StrEnum):
     """volumeDetach."""
     UPDATE = "UPDATE"
     """serverUpdate."""
+    SUSPEND = "SUSPEND"
+    """serverSuspend."""
+    RESUME = "RESUME"
+    """serverResume."""
+    PAUSE = "PAUSE"
+    """serverPause."""
+    UNPAUSE = "UNPAUSE"
+    """serverUnpause."""
 
 
 _OBSERVED = {
@@ -96,10 +104,10 @@ _DISKS = frozenset({Action.ATTACH_VOLUME, Action.DETACH_VOLUME})
 
 ALLOWED: dict[ServerStatus, frozenset[Action]] = {
     ServerStatus.BUILDING: _ALWAYS,
-    ServerStatus.ACTIVE: _ALWAYS | _DISKS | {Action.STOP, Action.REBOOT},
+    ServerStatus.ACTIVE: _ALWAYS | _DISKS | {Action.STOP, Action.REBOOT, Action.SUSPEND, Action.PAUSE},
     ServerStatus.STOPPED: _ALWAYS | _DISKS | {Action.START},
-    ServerStatus.PAUSED: _ALWAYS | {Action.STOP},
-    ServerStatus.SUSPENDED: _ALWAYS | {Action.START, Action.STOP},
+    ServerStatus.PAUSED: _ALWAYS | {Action.STOP, Action.UNPAUSE},
+    ServerStatus.SUSPENDED: _ALWAYS | {Action.START, Action.STOP, Action.RESUME},
     ServerStatus.CRASHED: _ALWAYS | _DISKS | {Action.START, Action.STOP},
     ServerStatus.UNKNOWN: _ALWAYS,
     ServerStatus.ERROR: frozenset({Action.DELETE, Action.UPDATE}),

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.compute import attachment, server, server_create
+from gateway.compute import attachment, server, server_create, standstill
 from gateway.compute import host as hosts
 from gateway.image import image_change
 from gateway.integration import export
@@ -104,6 +104,19 @@ def _stop(stage: Stage) -> None:
 def _reboot(stage: Stage) -> None:
     made = stage.id(stage.done(server_create.create, _server(stage)))
     stage.order(server.reboot, server.ServerReboot(id=made))
+
+
+@scenario("server.halt")
+def _halt(stage: Stage) -> None:
+    made = stage.id(stage.done(server_create.create, _server(stage)))
+    stage.order(standstill.suspend, standstill.ServerSuspend(id=made))
+
+
+@scenario("server.resume")
+def _resume(stage: Stage) -> None:
+    made = stage.id(stage.done(server_create.create, _server(stage)))
+    stage.done(standstill.suspend, standstill.ServerSuspend(id=made))
+    stage.order(standstill.resume, standstill.ServerResume(id=made))
 
 
 @scenario("volume.create")
