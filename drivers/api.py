@@ -22,6 +22,13 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 from uuid import UUID
 
+from drivers.adoption import MOST_FOREIGN as MOST_FOREIGN
+from drivers.adoption import Adoption as Adoption
+from drivers.adoption import AdoptionSpec as AdoptionSpec
+from drivers.adoption import ForeignDisk as ForeignDisk
+from drivers.adoption import ForeignMachine as ForeignMachine
+from drivers.adoption import ForeignNic as ForeignNic
+from drivers.adoption import ForeignPage as ForeignPage
 from drivers.errors import Deadline as Deadline
 from drivers.errors import DriverError as DriverError
 from drivers.errors import HostAtFault as HostAtFault
@@ -35,6 +42,9 @@ from drivers.transport import DiskSource as DiskSource
 from drivers.transport import DiskTransport as DiskTransport
 from drivers.transport import Progress as Progress
 from drivers.transport import untold as untold
+from drivers.watching import MachineChanged as MachineChanged
+from drivers.watching import Watch as Watch
+from drivers.watching import Watching as Watching
 
 # ---------------------------------------------------------------------------------------------- machines
 
@@ -70,6 +80,15 @@ class Firmware(StrEnum):
 
     BIOS = "BIOS"
     UEFI = "UEFI"
+
+
+class Devices(StrEnum):
+    """What a machine's disks and interfaces look like to its guest. OWN: the platform's own fast ones (virtio on KVM).
+    VMWARE: pvscsi and vmxnet3, as on ESXi, for a guest that was installed there (the trait VMWARE_DEVICES).
+    """
+
+    OWN = "OWN"
+    VMWARE = "VMWARE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +133,7 @@ class MachineSpec:
     seed: Seed | None = None
     firmware: Firmware = Firmware.BIOS
     marks: Mapping[str, str] = field(default_factory=dict)
+    devices: Devices = Devices.OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,39 +406,13 @@ class Snapshots(Protocol):
         """Every snapshot of ours on this host."""
 
 
-@dataclass(frozen=True, slots=True)
-class MachineChanged:
-    """Something happened to a machine. ``machine`` is its state just after, None when it is gone."""
-
-    machine_id: UUID
-    machine: Machine | None
-
-
-class Watch(Protocol):
-    """An open stream of changes."""
-
-    @property
-    def alive(self) -> bool:
-        """False once the stream ended by itself (connection lost); then list and watch anew."""
-
-    def close(self) -> None:
-        """End the stream; no call-back comes after this returned."""
-
-
-@runtime_checkable
-class Watching(Protocol):
-    """Pushes state changes instead of being polled."""
-
-    def watch(self, on_change: Callable[[MachineChanged], None], deadline: Deadline) -> Watch:
-        """Call ``on_change`` from a thread of the driver for each change, until the watch is closed."""
-
-
 class Capability(StrEnum):
     """What a driver may or may not be able to do. Shown to API users as the capability matrix."""
 
     CONSOLE_LOG = "CONSOLE_LOG"
     VOLUME_SNAPSHOT = "VOLUME_SNAPSHOT"
     STATE_EVENTS = "STATE_EVENTS"
+    ADOPTION = "ADOPTION"
     DISK_TRANSPORT = "DISK_TRANSPORT"
     # Traits: promises about the ordinary verbs.
     SECURITY_GROUPS = "SECURITY_GROUPS"
@@ -427,6 +421,7 @@ class Capability(StrEnum):
     VOLUME_HOT_ATTACH = "VOLUME_HOT_ATTACH"
     VOLUME_HOT_EXTEND = "VOLUME_HOT_EXTEND"
     UEFI = "UEFI"
+    VMWARE_DEVICES = "VMWARE_DEVICES"
     SUSPEND = "SUSPEND"
     PAUSE = "PAUSE"
     MACHINES = "MACHINES"
@@ -438,6 +433,7 @@ VERBS: Mapping[Capability, type] = {
     Capability.CONSOLE_LOG: ConsoleLog,
     Capability.VOLUME_SNAPSHOT: Snapshots,
     Capability.STATE_EVENTS: Watching,
+    Capability.ADOPTION: Adoption,
     Capability.DISK_TRANSPORT: DiskTransport,
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from uuid import UUID, uuid4
@@ -29,8 +29,9 @@ class Rig:
     ``connect`` opens another connection to the same host. ``image`` is a small real image in one of the type's
     formats: bootable when ``ready`` is set, which is text its guest writes on the serial port once it is up and
     listens to ACPI. ``seconds`` bounds one verb, ``boot_seconds`` the way to ``ready``. ``stop_behind_our_back``
-    stops a running machine with the platform's own tools. ``cidr`` is a format string with one number (0 to 250)
-    that gives ranges which are free on the host.
+    stops a running machine with the platform's own tools, ``foreign`` has a machine of somebody else's on the host for
+    a while (off, with two disks and an interface) and gives its ref. ``cidr`` is a format string with one number (0 to
+    250) that gives ranges which are free on the host.
     """
 
     driver: api.Driver
@@ -41,6 +42,7 @@ class Rig:
     boot_seconds: float = 60.0
     ready: bytes | None = None
     stop_behind_our_back: Callable[[UUID], None] | None = None
+    foreign: Callable[[], AbstractContextManager[str]] | None = None
     vcpus: int = 1
     ram_mib: int = 128
     volume_bytes: int = 16 * MIB

@@ -38,6 +38,7 @@ DRIVER = DriverType(
             Capability.VOLUME_HOT_ATTACH,
             Capability.VOLUME_HOT_EXTEND,
             Capability.UEFI,
+            Capability.VMWARE_DEVICES,
             Capability.SUSPEND,
             Capability.PAUSE,
         }

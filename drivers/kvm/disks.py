@@ -12,11 +12,12 @@ from uuid import UUID
 
 import libvirt
 
-from drivers.api import Deadline, DiskSpec, Refused, Transient
+from drivers.api import Deadline, Devices, DiskSpec, Refused, Transient
 from drivers.kvm import files, holders, names, xml
 from drivers.kvm.errors import found
 from drivers.kvm.link import Link
 from drivers.kvm.xml.common import strings
+from drivers.kvm.xml.domain import has_vmware_devices
 
 _ASK_AGAIN_SECONDS = 5.0
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
@@ -55,7 +56,9 @@ def attach(link: Link, domain: Any, disk: DiskSpec, deadline: Deadline) -> None:
                 flags |= flag
         if flags:
             deadline.check("attaching a volume")
-            domain.attachDeviceFlags(xml.text(xml.disk(wanted, link.options.disk_cache)), flags)
+            vmware = has_vmware_devices(xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
+            look = Devices.VMWARE if vmware else Devices.OWN
+            domain.attachDeviceFlags(xml.text(xml.disk(wanted, link.options.disk_cache, devices=look)), flags)
 
 
 def detach(link: Link, domain: Any, volume_id: UUID, deadline: Deadline) -> None:

@@ -24,6 +24,7 @@ from drivers.api import (
     MachineChanged,
     Watch,
 )
+from drivers.sim.adoption import SimAdoption
 from drivers.sim.data_centre import data_centre
 from drivers.sim.faults import conditions
 from drivers.sim.gate import Gate
@@ -111,6 +112,10 @@ class SimSnapshotting(SimSnapshots, SimConnection):
     """See :class:`drivers.api.Snapshots`."""
 
 
+class SimAdopting(SimAdoption, SimConnection):
+    """See :class:`drivers.api.Adoption`."""
+
+
 class SimTransporting(SimTransport, SimConnection):
     """See :class:`drivers.api.DiskTransport`."""
 
@@ -119,6 +124,7 @@ OPTIONAL: dict[Capability, type[SimConnection]] = {
     Capability.CONSOLE_LOG: SimConsole,
     Capability.VOLUME_SNAPSHOT: SimSnapshotting,
     Capability.STATE_EVENTS: SimWatching,
+    Capability.ADOPTION: SimAdopting,
     Capability.DISK_TRANSPORT: SimTransporting,
 }
 

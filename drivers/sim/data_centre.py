@@ -23,7 +23,7 @@ from drivers.api import Capability, Deadline, DriverError, HostAtFault, Refused,
 from drivers.sim.faults import CALM, ERRORS, When, conditions
 from drivers.sim.options import nanoseconds
 from drivers.sim.power import started, stopped
-from drivers.sim.records import ConditionsRecord, MachineRecord, R, SeedRecord, VolumeRecord
+from drivers.sim.records import ConditionsRecord, ForeignRecord, MachineRecord, R, SeedRecord, VolumeRecord
 from drivers.sim.sqlite_store import SqliteStore
 from drivers.sim.store import MemoryStore, Store, Transaction
 from drivers.sim.watch import wake
@@ -148,6 +148,19 @@ class DataCentre:
         with self.store.write(Deadline(SECONDS)) as transaction:
             for machine in transaction.all(MachineRecord):
                 stopped(transaction, machine, "host power cut", self.now_ns(transaction))
+
+    def plant(self, machine: ForeignRecord) -> None:
+        """Put a machine of somebody else's on the host."""
+        with self.store.write(Deadline(SECONDS)) as transaction:
+            transaction.put(machine)
+
+    def foreign(self, ref: str) -> ForeignRecord:
+        """That machine as it is now."""
+        with self.store.read(Deadline(SECONDS)) as transaction:
+            found = transaction.get(ForeignRecord, ref)
+        if found is None:
+            raise Refused(f"the simulated host has no machine {ref} of somebody else's")
+        return found
 
     # ------------------------------------------------------------------------------------- data
 

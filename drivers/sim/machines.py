@@ -19,6 +19,7 @@ from uuid import UUID
 from drivers.api import (
     Capability,
     Deadline,
+    Devices,
     DiskSpec,
     Firmware,
     HostAtFault,
@@ -62,6 +63,8 @@ class SimMachines:
                 return seen(there)
             if spec.firmware is Firmware.UEFI:
                 self._gate.need(Capability.UEFI)
+            if spec.devices is Devices.VMWARE:
+                self._gate.need(Capability.VMWARE_DEVICES)
             _check(spec)
             for disk in spec.disks:
                 _take_disk(transaction, str(spec.id), disk)

@@ -22,7 +22,7 @@ def started(transaction: Transaction, machine: MachineRecord, reason: str, now_n
     if machine.power == Power.RUNNING:
         return machine
     now = replace(machine, power=Power.RUNNING.value, reason=reason, on_since_ns=now_ns, starts=_begun(machine, now_ns))
-    _account(transaction, vcpus=machine.vcpus, ram_mib=machine.ram_mib)
+    account(transaction, vcpus=machine.vcpus, ram_mib=machine.ram_mib)
     return _kept(transaction, now)
 
 
@@ -33,7 +33,7 @@ def stopped(transaction: Transaction, machine: MachineRecord, how: str, now_ns: 
     power = Power.CRASHED if how == "crashed" else Power.OFF
     ended = replace(machine, power=power.value, reason=how, on_since_ns=None, ran_ns=None)
     if machine.power != Power.SUSPENDED:
-        _account(transaction, vcpus=-machine.vcpus, ram_mib=-machine.ram_mib)
+        account(transaction, vcpus=-machine.vcpus, ram_mib=-machine.ram_mib)
     return _kept(transaction, replace(ended, starts=_ended(machine, how, now_ns)))
 
 
@@ -41,7 +41,7 @@ def halted(transaction: Transaction, machine: MachineRecord, power: Power, now_n
     """The running machine, PAUSED (it keeps its room on the host) or SUSPENDED (it does not)."""
     ran_ns = 0 if machine.on_since_ns is None else now_ns - machine.on_since_ns
     if power is Power.SUSPENDED:
-        _account(transaction, vcpus=-machine.vcpus, ram_mib=-machine.ram_mib)
+        account(transaction, vcpus=-machine.vcpus, ram_mib=-machine.ram_mib)
     now = replace(machine, power=power.value, reason=power.lower(), on_since_ns=None, ran_ns=ran_ns)
     return _kept(transaction, now)
 
@@ -49,7 +49,7 @@ def halted(transaction: Transaction, machine: MachineRecord, power: Power, now_n
 def resumed(transaction: Transaction, machine: MachineRecord, now_ns: int) -> MachineRecord:
     """The paused or suspended machine, running on where it stood still."""
     if machine.power == Power.SUSPENDED:
-        _account(transaction, vcpus=machine.vcpus, ram_mib=machine.ram_mib)
+        account(transaction, vcpus=machine.vcpus, ram_mib=machine.ram_mib)
     since_ns = now_ns - int(machine.ran_ns or 0)
     now = replace(machine, power=Power.RUNNING.value, reason="resumed", on_since_ns=since_ns, ran_ns=None)
     return _kept(transaction, now)
@@ -74,7 +74,8 @@ def _ended(machine: MachineRecord, how: str, now_ns: int) -> list[list[int | str
     return [*machine.starts[:-1], [machine.starts[-1][0], now_ns, how]]
 
 
-def _account(transaction: Transaction, *, vcpus: int, ram_mib: int) -> None:
+def account(transaction: Transaction, *, vcpus: int, ram_mib: int) -> None:
+    """Count in what runs, or out."""
     used = tally(transaction)
     transaction.put(replace(used, vcpus=used.vcpus + vcpus, ram_mib=used.ram_mib + ram_mib))
 

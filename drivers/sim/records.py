@@ -54,6 +54,26 @@ class MachineRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignRecord(Record):
+    """A machine of somebody else's; its id is what the platform calls it. ``disks`` are ``{key, size_bytes, content}``,
+    ``nics`` ``{mac, network}``. While it is adopted, ``adopted_as`` names our machine and ``volumes`` our volumes by
+    key.
+    """
+
+    name: str
+    vcpus: int
+    ram_mib: int
+    power: str
+    firmware: str = "BIOS"
+    guest: str | None = None
+    disks: list[dict[str, object]] = field(default_factory=list)
+    nics: list[dict[str, object]] = field(default_factory=list)
+    obstacles: list[str] = field(default_factory=list)
+    adopted_as: str | None = None
+    volumes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class SeedRecord(Record):
     """The first-boot files of a machine, base64 by name."""
 

@@ -6,9 +6,10 @@ is left out, so that a saga that unwound truly gives the value it started from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from drivers.sim.records import (
+    ForeignRecord,
     ImageRecord,
     MachineRecord,
     NetworkRecord,
@@ -31,6 +32,7 @@ class World:
     networks: dict[str, NetworkRecord]
     ports: dict[str, PortRecord]
     tally: TallyRecord
+    foreign: dict[str, ForeignRecord] = field(default_factory=dict)
 
     def without_images(self) -> World:
         """The same without base images, which a host may keep for the next machine."""
@@ -62,6 +64,7 @@ def world(transaction: Transaction) -> World:
         {each.id: each for each in transaction.all(NetworkRecord)},
         {each.id: each for each in transaction.all(PortRecord)},
         used,
+        {each.id: each for each in transaction.all(ForeignRecord)},
     )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
-from drivers.api import VERBS, Capability, Deadline, DiskFormat, DriverType, HostConfig, ImageSpec
+from drivers.api import VERBS, Capability, Deadline, DiskFormat, DriverType, HostConfig, ImageSpec, Power
 from drivers.contract import DriverContract, DriverWideContract, Rig
 from drivers.sim import DRIVER, DataCentre, data_centre, driver_type
 from drivers.sim.guest import LOGIN
+from drivers.sim.records import ForeignRecord
 
 BARE = driver_type(
     "SIM_BARE",
@@ -32,6 +34,10 @@ def image_in(folder: Path) -> ImageSpec:
     return ImageSpec(uuid4(), path, DiskFormat.RAW, len(data), 4 * 1024 * 1024, hashlib.sha256(data).hexdigest())
 
 
+def _disk(number: int) -> dict[str, object]:
+    return {"key": f"disk-{number}", "size_bytes": 65536, "content": f"content-{number}"}
+
+
 def rig_of(kind: DriverType, folder: Path, **options: str) -> tuple[Rig, DataCentre]:
     name = f"contract-{uuid4()}"
     config = HostConfig(name, f"sim://{name}", folder, options)
@@ -39,6 +45,19 @@ def rig_of(kind: DriverType, folder: Path, **options: str) -> tuple[Rig, DataCen
 
     def stop(machine_id: UUID) -> None:
         centre.stop(machine_id)
+
+    @contextmanager
+    def foreign() -> Iterator[str]:
+        ref = f"vm-{uuid4()}"
+        disks: list[dict[str, object]] = [
+            {"key": f"disk-{at}", "size_bytes": 65536, "content": f"c{at}"} for at in range(2)
+        ]
+        nics: list[dict[str, object]] = [{"mac": "00:50:56:00:00:01", "network": "VM Network"}]
+        there = ForeignRecord(ref, "theirs", 1, 64, Power.OFF.value, guest="Other", disks=disks, nics=nics)
+        centre.plant(there)
+        yield ref
+        with centre.store.write(Deadline(10)) as transaction:
+            transaction.delete(ForeignRecord, ref)
 
     ready = LOGIN.encode() if Capability.CONSOLE_LOG in kind.verbs else None
     driver = kind.connect(config, Deadline(10))
@@ -50,6 +69,7 @@ def rig_of(kind: DriverType, folder: Path, **options: str) -> tuple[Rig, DataCen
         boot_seconds=10,
         ready=ready,
         stop_behind_our_back=stop,
+        foreign=foreign,
     )
     return rig, centre
 

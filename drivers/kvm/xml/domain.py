@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
-from drivers.api import DiskSpec, Firmware, MachineSpec
+from drivers.api import Devices, DiskSpec, Firmware, MachineSpec
 from drivers.kvm import names
 from drivers.kvm.options import Options
 from drivers.kvm.xml.common import NAMESPACE, OURS, E, Element, canonical, strings
@@ -67,12 +67,15 @@ def domain(plan: DomainPlan) -> Element:
     )
 
 
-def disk(source: DiskSource, cache: str, boot_order: int | None = None) -> Element:
-    """One volume as a virtio disk."""
+def disk(
+    source: DiskSource, cache: str, boot_order: int | None = None, devices: Devices = Devices.OWN
+) -> Element:  # fmt: skip
+    """One volume as a virtio disk, or as one on VMware's paravirtual SCSI controller."""
+    vmware = devices is Devices.VMWARE
     element = E.disk(
         E.driver(name="qemu", type="qcow2", cache=cache, discard="unmap"),
         E.source(file=source.path),
-        E.target(dev=source.spec.device, bus="virtio"),
+        E.target(dev=source.spec.device, bus="scsi" if vmware else "virtio"),
         type="file",
         device="disk",
     )
@@ -82,7 +85,24 @@ def disk(source: DiskSource, cache: str, boot_order: int | None = None) -> Eleme
         element.append(E.boot(order=str(boot_order)))
     element.append(E.serial(names.serial(source.spec.volume_id)))
     element.append(E.alias(name=names.alias(source.spec.volume_id)))
+    if vmware:
+        # pvscsi has one unit a target; the seed's drive is on another bus, so the targets are the disks' alone.
+        target = str(_place(source.spec.device))
+        element.append(E.address(type="drive", controller="0", bus="0", target=target, unit="0"))
     return element
+
+
+def _place(device: str) -> int:
+    """0 for ``vda``, 25 for ``vdz``, 26 for ``vdaa``."""
+    place = 0
+    for letter in device.removeprefix("vd"):
+        place = place * 26 + ord(letter) - ord("a") + 1
+    return place - 1
+
+
+def has_vmware_devices(element: Element) -> bool:
+    """Whether a domain's disks are on VMware's controller."""
+    return element.find("devices/controller[@model='vmpvscsi']") is not None
 
 
 def metadata(name: str, marks: Mapping[str, str]) -> Element:
@@ -138,18 +158,22 @@ def _features(*, kvm: bool) -> Element:
 
 
 def _devices(plan: DomainPlan) -> Element:
-    devices = E.devices(
-        *(disk(each, plan.options.disk_cache, 1 if at == 0 else None) for at, each in enumerate(plan.disks))
-    )
+    look = plan.spec.devices
+    vmware = look is Devices.VMWARE
+    cache = plan.options.disk_cache
+    devices = E.devices(*(disk(each, cache, 1 if at == 0 else None, look) for at, each in enumerate(plan.disks)))
+    if vmware:
+        devices.append(E.controller(type="scsi", index="0", model="vmpvscsi"))
     if plan.seed_path is not None:
-        devices.append(E.controller(type="scsi", index="0", model="virtio-scsi"))
-        devices.append(_seed(plan.seed_path))
+        if not vmware:
+            devices.append(E.controller(type="scsi", index="0", model="virtio-scsi"))
+        devices.append(_seed(plan.seed_path, bus="ide" if vmware else "scsi"))
     for nic in plan.spec.nics:
         devices.append(
             E.interface(
                 E.mac(address=nic.mac),
                 E.source(network=names.of(nic.network_id)),
-                E.model(type="virtio"),
+                E.model(type="vmxnet3" if vmware else "virtio"),
                 E.filterref(filter=names.port_filter(nic.port_id)),
                 E.alias(name=names.alias(nic.port_id)),
                 type="network",
@@ -168,11 +192,11 @@ def _devices(plan: DomainPlan) -> Element:
     return devices
 
 
-def _seed(path: str) -> Element:
+def _seed(path: str, bus: str) -> Element:
     return E.disk(
         E.driver(name="qemu", type="raw"),
         E.source(file=path),
-        E.target(dev="sda", bus="scsi"),
+        E.target(dev="hda" if bus == "ide" else "sda", bus=bus),
         E.readonly(),
         E.alias(name="ua-seed"),
         type="file",
