@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway import first_start, metrics, migrations
+from gateway.compute.inventory import Inventory
 from gateway.dashboard.routes import routes as dashboard_routes
 from gateway.identity import bootstrap
 from gateway.kernel import log as logs
@@ -164,6 +165,7 @@ def open_database(settings: Settings) -> Database:
     box = secretbox.load(settings.state_dir)
     db.provide("sealed", box)
     db.provide("settings", settings)
+    db.provide("inventory", Inventory())
     bootstrap.equip(db, box)
     return db
 

@@ -25,6 +25,7 @@ from sqlmodel import Session, col, select
 from drivers.sim import DataCentre, data_centre
 from gateway import migrations
 from gateway.compute.host import Host
+from gateway.compute.inventory import Inventory
 from gateway.identity import tenant as tenants
 from gateway.identity.role import Membership
 from gateway.identity.tenant import Tenant
@@ -174,6 +175,7 @@ class World:
         db.provide("sealed", Sealed([KEY]))
         settings = Settings(state_dir=folder)
         db.provide("settings", settings)
+        db.provide("inventory", Inventory())
         hosts = Hosts(folder / "scratch")
         runner = saga.Runner(db, hosts, "world", settings=settings)
         services = Services(db=db, feed=None, settings=settings)

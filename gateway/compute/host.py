@@ -1,8 +1,8 @@
 """Hosts: the machines that run machines. Only operators see them.
 
 A host's capacity is what its driver says, times the operator's overcommit ratios. Claims are counted by one conditional
-update each, so two placements can never share the last gibibyte. ``free_ram_mib`` is kept beside them for the index by
-which placement reads the best candidates first, whatever the number of hosts.
+update each, so two placements can never share the last gibibyte. Every change stamps the row with a revision, by which
+placement learns what changed (gateway.compute.inventory).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from sqlmodel import Field, Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from gateway.compute.placement import Candidate
+from gateway.compute.revision import Revision
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Order
+from gateway.kernel import ids, row
 from gateway.kernel import noun as nouns
-from gateway.kernel import row
 from gateway.kernel.access import Subject
 from gateway.kernel.command import AnyId, Command, KeyValue, Name, Retryable, Versioned, unique_keys
 from gateway.kernel.db import unique
@@ -82,11 +83,15 @@ class Host(Row, table=True):
     used_ram_mib: int = 0
     used_disk_gib: int = 0
     free_ram_mib: int = 0
-
-    __table_args__ = (
-        sa.Index("ix_host_room", "enabled", "status", "free_ram_mib"),
-        sa.CheckConstraint("used_vcpus >= 0 AND used_ram_mib >= 0 AND used_disk_gib >= 0", "used"),
+    revision: int = Field(
+        default=None,
+        nullable=False,
+        index=True,
+        sa_type=sa.BigInteger,
+        sa_column_kwargs={"default": Revision("host"), "onupdate": Revision("host")},
     )
+
+    __table_args__ = (sa.CheckConstraint("used_vcpus >= 0 AND used_ram_mib >= 0 AND used_disk_gib >= 0", "used"),)
 
 
 def _operators(subject: Subject) -> sa.ColumnElement[bool]:
@@ -219,13 +224,19 @@ def room(physical: int, ratio: float) -> int:
     return int(physical * ratio)
 
 
-def candidate(host: Host) -> Candidate:
-    """A host as placement sees it."""
+PLACED_BY = ("id", "uid", "name", "hypervisor", "availability_zone", "enabled", "status", "capabilities", "vcpus",
+             "vcpu_ratio", "used_vcpus", "ram_mib", "ram_ratio", "used_ram_mib", "disk_gib", "disk_ratio",
+             "used_disk_gib")  # fmt: skip
+"""The columns that :func:`candidate` reads."""
+
+
+def candidate(host: Any) -> Candidate:
+    """A host, or a row of :data:`PLACED_BY`, as placement sees it."""
     vcpus, ram = room(host.vcpus, host.vcpu_ratio), room(host.ram_mib, host.ram_ratio)
     disk = room(host.disk_gib, host.disk_ratio)
     return Candidate(
         id=host.id,
-        uid=nouns.public(host),
+        uid=ids.encode(NOUN.prefix, host.uid),
         name=host.name,
         hypervisor=host.hypervisor.value,
         availability_zone=host.availability_zone,
@@ -241,30 +252,17 @@ def candidate(host: Host) -> Candidate:
     )
 
 
-def best(session: Session, amount: Amount, limit: int = 32) -> list[Candidate]:
-    """The hosts in service with most memory left: what placement looks at first."""
-    statement = (
-        select(Host)
-        .where(
-            col(Host.enabled).is_(True),
-            Host.status == HostStatus.ONLINE,
-            col(Host.free_ram_mib) >= amount.ram_mib,
-        )
-        .order_by(col(Host.free_ram_mib).desc(), col(Host.id))
-        .limit(limit)
-    )
-    return [candidate(host) for host in session.exec(statement)]
-
-
 def everyone(session: Session) -> list[Candidate]:
-    """All hosts: for plans and explanations."""
+    """All hosts, read anew: for explanations of what placement keeps no inventory for."""
     return [candidate(host) for host in session.exec(select(Host))]
 
 
-def claim(session: Session, host_id: int, amount: Amount) -> bool:
-    """Count a machine or volume in; False when it no longer fits or the host went out of service."""
-    taken = session.execute(
-        sa.update(Host)
+def claim(session: Session, host_id: int, amount: Amount, *, wait: bool = True) -> bool:
+    """Count a machine or volume in; False when it no longer fits or the host went out of service. Without ``wait`` also
+    when another transaction is changing the host right now (SQLite has one at a time).
+    """
+    fits = (
+        sa.select(col(Host.id))
         .where(
             col(Host.id) == host_id,
             col(Host.enabled).is_(True),
@@ -278,20 +276,28 @@ def claim(session: Session, host_id: int, amount: Amount) -> bool:
                 if wanted  # what is not asked for may well be overdrawn
             ),
         )
-        .values(_moved(amount, 1))
-        .execution_options(synchronize_session=False)
+        .with_for_update(skip_locked=not wait)
     )
-    return bool(getattr(taken, "rowcount", 0))
+    return _count(session, col(Host.id) == fits.scalar_subquery(), amount, 1)
 
 
 def release(session: Session, host_id: int, amount: Amount) -> None:
     """Count a machine or volume out."""
-    session.execute(
-        sa.update(Host)
-        .where(col(Host.id) == host_id)
-        .values(_moved(amount, -1))
-        .execution_options(synchronize_session=False)
-    )
+    _count(session, col(Host.id) == host_id, amount, -1)
+
+
+def has_claimed(session: Session) -> bool:
+    """Whether this unit of work has counted something in or out, which may yet be taken back."""
+    return "host_counted" in session.info
+
+
+def _count(session: Session, which: sa.ColumnElement[bool], amount: Amount, sign: int) -> bool:
+    statement = sa.update(Host).where(which).values(_moved(amount, sign))
+    done = session.execute(statement.execution_options(synchronize_session=False))
+    counted = bool(getattr(done, "rowcount", 0))
+    if counted:
+        session.info["host_counted"] = True
+    return counted
 
 
 def _moved(amount: Amount, sign: int) -> dict[str, Any]:

@@ -1,16 +1,22 @@
 """Placement: which host takes a machine, and why not the others. Pure: no database, no clock, no dice.
 
-Every filter is asked about every host, so a :class:`Decision` names each host with all its reasons. The caller claims
-the chosen host by a conditional update and decides again when another was faster.
+Every filter is asked about every host, so a :class:`Decision` counts each constraint over all of them and names the
+best with all their reasons. Filters that look at a host's kind only are asked once for each kind, so that thousands of
+hosts are judged in milliseconds. Finding the best host without looking at all is gateway.compute.inventory; claiming it
+is gateway.compute.placing.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
+
+NAMED = 100
+"""How many hosts a decision names. Its counts are of all hosts, however many they are."""
 
 
 class Constraint(StrEnum):
@@ -40,6 +46,27 @@ class Constraint(StrEnum):
     """The host carries another network with an overlapping range and cannot keep the two apart."""
     FAILED_BEFORE = "FAILED_BEFORE"
     """The host failed in an earlier round of this job."""
+    SAME_HOST = "SAME_HOST"
+    """The server is on this host already, and is to leave it."""
+    AFFINITY = "AFFINITY"
+    """The other members of the server group are on another host."""
+    ANTI_AFFINITY = "ANTI_AFFINITY"
+    """The host has as many members of the server group as it may have."""
+
+
+class GroupPolicy(StrEnum):
+    """How the members of a server group lie to each other."""
+
+    __graphql_name__ = "ServerGroupPolicy"
+
+    AFFINITY = "AFFINITY"
+    """All on one host, or they are not made."""
+    ANTI_AFFINITY = "ANTI_AFFINITY"
+    """No more than `maxPerHost` on any host, or they are not made."""
+    SOFT_AFFINITY = "SOFT_AFFINITY"
+    """On few hosts, where there is room."""
+    SOFT_ANTI_AFFINITY = "SOFT_ANTI_AFFINITY"
+    """On many hosts, as evenly as there is room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +88,31 @@ class Candidate:
     free_disk_gib: int
     capabilities: frozenset[str] = frozenset()
 
+    @property
+    def kind(self) -> Kind:
+        """All that filters of kinds look at: hosts of one kind pass or fail them together."""
+        return (self.enabled, self.online, self.hypervisor, self.availability_zone, self.capabilities)
+
+
+Kind = tuple[bool, bool, str, str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """The server group of what is to be placed. ``members`` maps hosts (by key) to how many other members they have;
+    ``most`` is how many a host may have under anti-affinity.
+    """
+
+    policy: GroupPolicy
+    name: str
+    members: Mapping[int, int] = field(default_factory=dict)
+    most: int = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is to be placed. ``only`` restricts to hosts (by key) that hold the volumes; ``colliding`` are hosts whose
-    networks overlap with the wanted ones.
+    networks overlap with the wanted ones; ``avoid`` are hosts that failed.
     """
 
     vcpus: int
@@ -77,6 +124,13 @@ class Request:
     only: frozenset[int] | None = None
     colliding: frozenset[int] = frozenset()
     avoid: frozenset[int] = frozenset()
+    together: Together | None = None
+
+    @property
+    def singled_out(self) -> frozenset[int]:
+        """The hosts that are more to it than what room they have: their verdicts differ from others of their kind."""
+        members = frozenset(self.together.members) if self.together is not None else frozenset()
+        return self.colliding | self.avoid | members
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +163,8 @@ class SmallestChange:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The whole explanation. ``counts`` tells tenants how many hosts fail each constraint; ``verdicts`` name hosts and
-    are for operators.
+    """The whole explanation. ``counts`` tells tenants how many of all hosts fail each constraint; ``verdicts`` name the
+    best hosts and are for operators.
     """
 
     chosen: str | None
@@ -192,21 +246,46 @@ def _avoid(request: Request, host: Candidate) -> Reason | None:
     return Reason(Constraint.FAILED_BEFORE, "the host failed earlier in this job")
 
 
-FILTERS: tuple[Filter, ...] = (
-    _enabled, _online, _hypervisor, _zone, _vcpus, _ram, _disk, _capability, _locality, _overlap, _avoid,
-)  # fmt: skip
+def _group(request: Request, host: Candidate) -> Reason | None:
+    group = request.together
+    if group is None:
+        return None
+    here = group.members.get(host.id, 0)
+    if group.policy is GroupPolicy.AFFINITY and group.members and not here:
+        return Reason(Constraint.AFFINITY, f"the other members of group {group.name} are on another host")
+    if group.policy is GroupPolicy.ANTI_AFFINITY and here >= group.most:
+        return Reason(Constraint.ANTI_AFFINITY, f"members of group {group.name} are on the host already: {here}")
+    return None
+
+
+OF_KINDS: tuple[Filter, ...] = (_enabled, _online, _hypervisor, _zone, _capability)
+"""Look at a host's kind only."""
+OF_ROOM: tuple[Filter, ...] = (_vcpus, _ram, _disk)
+"""Look at what is free."""
+OF_HOSTS: tuple[Filter, ...] = (_locality, _overlap, _avoid, _group)
+"""Look at which host it is. Those of which they may tell other things than of the rest are ``Request.singled_out``."""
+FILTERS = (*OF_KINDS, *OF_ROOM, *OF_HOSTS)
 
 
 def weigh(request: Request, host: Candidate) -> float:
-    """How good a host is, 0 to 1: the smallest share of vCPU, memory and disk that stays free, so load spreads and no
-    one resource runs out first.
+    """How good a host is: the smallest share of vCPU, memory and disk that stays free (0 to 1), so load spreads and no
+    one resource runs out first; a soft wish of its group counts for more than any share.
     """
     left = (
         (host.free_vcpus - request.vcpus) / host.vcpus if host.vcpus else 0.0,
         (host.free_ram_mib - request.ram_mib) / host.ram_mib if host.ram_mib else 0.0,
         (host.free_disk_gib - request.disk_gib) / host.disk_gib if host.disk_gib else 0.0,
     )
-    return round(min(left), 6)
+    return round(min(left) + _wish(request.together, host.id), 6)
+
+
+def _wish(group: Together | None, host_id: int) -> float:
+    if group is None:
+        return 0.0
+    here = group.members.get(host_id, 0)
+    if group.policy is GroupPolicy.SOFT_AFFINITY:
+        return float(here)
+    return -float(here) if group.policy is GroupPolicy.SOFT_ANTI_AFFINITY else 0.0
 
 
 def judge(request: Request, host: Candidate) -> Verdict:
@@ -215,28 +294,83 @@ def judge(request: Request, host: Candidate) -> Verdict:
     return Verdict(host.uid, host.name, not reasons, weigh(request, host), reasons)
 
 
-def decide(request: Request, hosts: Sequence[Candidate]) -> Decision:
-    """The host with the highest weight among those that fit (the first by name among equals), and all the reasons."""
-    verdicts = sorted((judge(request, host) for host in hosts), key=lambda v: (not v.fits, -v.weight, v.host_name))
-    counts = Counter(reason.constraint.value for verdict in verdicts for reason in verdict.reasons)
-    chosen = verdicts[0].host_uid if verdicts and verdicts[0].fits else None
-    change = None if chosen is not None else _smallest_change(verdicts)
-    return Decision(chosen, len(verdicts), dict(sorted(counts.items())), tuple(verdicts), change)
+@dataclass(slots=True)
+class _Tally:
+    """What is found out about all hosts, without words for those that will not be named."""
+
+    request: Request
+    counts: Counter[Constraint] = field(default_factory=Counter)
+    kinds: dict[Kind, tuple[Constraint, ...]] = field(default_factory=dict)
+
+    def failed(self, host: Candidate, singled_out: frozenset[int]) -> tuple[list[Constraint], int]:
+        """The constraints that a host fails, and the sum of what it is short by."""
+        request = self.request
+        kind = host.kind
+        known = self.kinds.get(kind)
+        if known is None:
+            known = self.kinds[kind] = tuple(_told(OF_KINDS, request, host))
+        found, short = list(known), 0
+        for constraint, wanted, free in (
+            (Constraint.VCPUS, request.vcpus, host.free_vcpus),
+            (Constraint.RAM_MIB, request.ram_mib, host.free_ram_mib),
+            (Constraint.DISK_GIB, request.disk_gib, host.free_disk_gib),
+        ):
+            if wanted > free and wanted > 0:
+                found.append(constraint)
+                short += wanted - max(free, 0)
+        if request.only is not None or _bound(request.together) or host.id in singled_out:
+            found.extend(_told(OF_HOSTS, request, host))
+        for constraint in found:
+            self.counts[constraint] += 1
+        return found, short
 
 
-_FIXED = {Constraint.ENABLED, Constraint.ONLINE, Constraint.FAILED_BEFORE}
+def _bound(group: Together | None) -> bool:
+    """Whether a group keeps hosts out that have no member of it."""
+    return group is not None and group.policy is GroupPolicy.AFFINITY
+
+
+def _told(checks: Iterable[Filter], request: Request, host: Candidate) -> list[Constraint]:
+    return [reason.constraint for check in checks if (reason := check(request, host)) is not None]
+
+
+def decide(
+    request: Request, hosts: Iterable[Candidate], first: Sequence[Candidate] = (), named: int = NAMED
+) -> Decision:
+    """The host with the highest weight among those that fit (the first by name among equals), and the reasons against
+    the others. ``first`` are hosts in the order in which they were found to be best: they are named before all others.
+    """
+    tally, singled_out = _Tally(request), request.singled_out
+    order = {host.id: place for place, host in enumerate(first)}
+    ranked: list[tuple[bool, int, float, str, Candidate]] = []
+    mendable: list[tuple[int, int, str, Candidate]] = []
+    for host in hosts:
+        failed, short = tally.failed(host, singled_out)
+        fits = not failed
+        ranked.append((not fits, order.get(host.id, len(order)), -weigh(request, host), host.name, host))
+        if failed and _FIXED.isdisjoint(failed):
+            mendable.append((len(failed), short, host.name, host))
+    best = heapq.nsmallest(max(named, 1), ranked, key=lambda each: each[:4])
+    chosen = best[0][4].uid if best and not best[0][0] else None
+    return Decision(
+        chosen,
+        len(ranked),
+        {each.value: tally.counts[each] for each in sorted(tally.counts)},
+        tuple(judge(request, each[4]) for each in best),
+        None if chosen is not None or not mendable else _change(request, min(mendable, key=lambda each: each[:3])[3]),
+    )
+
+
+_FIXED = frozenset({Constraint.ENABLED, Constraint.ONLINE, Constraint.FAILED_BEFORE})
 """What no change of the request can mend."""
 
 
-def _smallest_change(verdicts: Sequence[Verdict]) -> SmallestChange | None:
-    """Of the hosts that a different request could use: the one with the fewest constraints to change, then the least to
-    give up.
+def _change(request: Request, host: Candidate) -> SmallestChange:
+    """What this host lacks: of those that a different request could use, the one with the fewest constraints to change,
+    then the least to give up.
     """
-    mendable = [v for v in verdicts if not any(reason.constraint in _FIXED for reason in v.reasons)]
-    if not mendable:
-        return None
-    best = min(mendable, key=lambda v: (len(v.reasons), sum(r.short_by or 0 for r in v.reasons), v.host_name))
-    return SmallestChange("; ".join(_mend(reason) for reason in best.reasons), best.reasons)
+    reasons = judge(request, host).reasons
+    return SmallestChange("; ".join(_mend(reason) for reason in reasons), reasons)
 
 
 _MENDS = {
@@ -247,6 +381,8 @@ _MENDS = {
     Constraint.AVAILABILITY_ZONE: "leave the availability zone open",
     Constraint.VOLUME_LOCALITY: "leave out volumes that lie on different hosts",
     Constraint.OVERLAPPING_SUBNET: "use a network whose range does not overlap with others",
+    Constraint.AFFINITY: "leave out the server group, or use one with soft affinity",
+    Constraint.ANTI_AFFINITY: "leave out the server group, or use one with soft anti-affinity",
 }
 
 

@@ -14,11 +14,11 @@ from pydantic import StringConstraints, field_validator, model_validator
 from sqlmodel import Field, Session, select
 
 from gateway.compute import flavor as flavors
-from gateway.compute import host as hosts
 from gateway.compute import keypair as keypairs
+from gateway.compute import placing
 from gateway.compute.flavor import Flavor
 from gateway.compute.host import Amount, Hypervisor
-from gateway.compute.placement import Decision, Request, decide
+from gateway.compute.placement import Decision, Request
 from gateway.compute.server import NOUN, Server, share
 from gateway.identity import ownership, quota
 from gateway.identity.quota import Resource
@@ -298,12 +298,6 @@ def request(session: Session, server: Server, avoid: frozenset[int] = frozenset(
     return wanted, amount
 
 
-def look(session: Session, wanted: Request, amount: Amount) -> Decision:
-    """The best of the roomiest hosts; if none of them fits, all hosts are asked and the decision explains."""
-    quick = decide(wanted, hosts.best(session, amount))
-    return quick if quick.chosen is not None else decide(wanted, hosts.everyone(session))
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What serverCreate would do. ``quota`` maps each touched resource to (limit, used afterwards)."""
@@ -319,7 +313,7 @@ def plan(session: Session, subject: Subject, command: ServerCreate) -> Plan:
     made = _create(session, subject, command)
     server = made[0][0]
     wanted, _amount = request(session, server)
-    decision = decide(wanted, hosts.everyone(session))
+    decision = placing.explain(session, wanted)
     held = quota.left(session, server.tenant_id)
     for each in held.values():
         session.refresh(each)
@@ -332,4 +326,4 @@ def plan(session: Session, subject: Subject, command: ServerCreate) -> Plan:
     return Plan(decision, (), touched, tuple(a for key in keys for a in found.get(key, [])))
 
 
-__all__ = ["Plan", "ServerCreate", "ServerNetwork", "ServerVolume", "create", "look", "plan", "request"]
+__all__ = ["Plan", "ServerCreate", "ServerNetwork", "ServerVolume", "create", "plan", "request"]

@@ -54,7 +54,8 @@ def insert(db: Database, row: SQLModel, changes: Iterator[dict[str, Any]]) -> li
     """Insert copies of a row, each with its changes; their keys, in order."""
     table: sa.Table = type(row).__table__  # type: ignore[attr-defined]  # every table model has one
     now = datetime.now(UTC)
-    common = {name: value for name, value in row.model_dump().items() if name in table.c and name not in ("id", "uid")}
+    given = {name: value for name, value in row.model_dump().items() if name in table.c and name not in ("id", "uid")}
+    common = {name: value for name, value in given.items() if value is not None or table.c[name].default is None}
     for name in ("created_at", "updated_at"):
         if name in table.c:
             common[name] = now

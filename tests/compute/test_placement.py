@@ -4,17 +4,27 @@ import threading
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlmodel import select
 
 from gateway.compute import host as hosts
 from gateway.compute.host import Amount, Host
-from gateway.compute.placement import Candidate, Constraint, Decision, Request, decide, judge
+from gateway.compute.placement import (
+    Candidate,
+    Constraint,
+    Decision,
+    GroupPolicy,
+    Request,
+    Together,
+    decide,
+    judge,
+)
 from tests.compute.scene import Scene
 from tests.world import World
 
 sizes = st.integers(0, 64)
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
 @st.composite
@@ -41,8 +51,21 @@ def requests(draw: st.DrawFn) -> Request:
         availability_zone=draw(st.sampled_from([None, "a", "b"])),
         needs=draw(st.frozensets(st.sampled_from(["VOLUMES", "NETWORKS"]))),
         only=draw(st.none() | st.frozensets(st.integers(0, 7))), colliding=draw(st.frozensets(st.integers(0, 7))),
-        avoid=draw(st.frozensets(st.integers(0, 7), max_size=2)),
+        avoid=draw(st.frozensets(st.integers(0, 7), max_size=2)), together=draw(st.none() | groups()),
     )  # fmt: skip
+
+
+def groups() -> st.SearchStrategy[Together]:
+    members = st.dictionaries(st.integers(0, 7), st.integers(1, 3), max_size=3)
+    return st.builds(Together, st.sampled_from(GroupPolicy), st.just("g"), members, st.integers(1, 2))
+
+
+def allows(group: Together | None, host_id: int) -> bool:
+    if group is None:
+        return True
+    if group.policy is GroupPolicy.AFFINITY:
+        return not group.members or host_id in group.members
+    return group.policy is not GroupPolicy.ANTI_AFFINITY or group.members.get(host_id, 0) < group.most
 
 
 def fits_by_brute_force(request: Request, host: Candidate) -> bool:
@@ -57,9 +80,11 @@ def fits_by_brute_force(request: Request, host: Candidate) -> bool:
         and (request.only is None or host.id in request.only)
         and (host.id not in request.colliding or "OVERLAPPING_SUBNETS" in host.capabilities)
         and host.id not in request.avoid
+        and allows(request.together, host.id)
     )  # fmt: skip
 
 
+@unhurried
 @given(requests(), candidates())
 def test_the_decision_equals_brute_force_and_names_every_host(request: Request, found: list[Candidate]) -> None:
     decision = decide(request, found)
@@ -74,6 +99,7 @@ def test_the_decision_equals_brute_force_and_names_every_host(request: Request, 
         assert chosen.weight == best
 
 
+@unhurried
 @given(requests(), candidates())
 def test_counts_are_the_sum_of_the_reasons(request: Request, found: list[Candidate]) -> None:
     decision = decide(request, found)
@@ -84,6 +110,7 @@ def test_counts_are_the_sum_of_the_reasons(request: Request, found: list[Candida
     assert decision.counts == counted
 
 
+@unhurried
 @given(requests(), candidates())
 def test_the_smallest_change_makes_it_fit(  # noqa: C901 - one case for each constraint
     request: Request, found: list[Candidate]
@@ -108,6 +135,8 @@ def test_the_smallest_change_makes_it_fit(  # noqa: C901 - one case for each con
                 mended = replace(mended, needs=frozenset())
             case Constraint.VOLUME_LOCALITY:
                 mended = replace(mended, only=None)
+            case Constraint.AFFINITY | Constraint.ANTI_AFFINITY:
+                mended = replace(mended, together=None)
             case Constraint.OVERLAPPING_SUBNET:
                 mended = replace(mended, colliding=frozenset())
             case _:

@@ -13,9 +13,9 @@ from sqlmodel import Session, col, select
 
 from drivers.api import Power, PowerAction, Transient, VolumeSpec
 from gateway.compute import host as hosts
+from gateway.compute import placing, server_create
 from gateway.compute import server as servers
-from gateway.compute import server_create
-from gateway.compute.host import Amount, Host
+from gateway.compute.host import Amount, Hypervisor
 from gateway.compute.server import Server
 from gateway.compute.server_state import Observed, Phase
 from gateway.image.image import Image
@@ -67,18 +67,11 @@ def _place(run: Run) -> Change:
     def change(session: Session, job: Job) -> None:
         server = _server(session, job)
         wanted, amount = server_create.request(session, server, frozenset(run.avoid))
-        for _ in range(8):
-            decision = server_create.look(session, wanted, amount)
-            if decision.chosen is None:
-                raise errors.NoValidHost("No host can take the server.", decision=decision.to_json())
-            host = session.exec(select(Host).where(col(Host.uid) == hosts.NOUN.uid(decision.chosen))).one()
-            if hosts.claim(session, host.id, amount):
-                break
-            session.expire_all()
-        else:
+        host = placing.place(session, wanted, amount, "server")
+        if host is None:
             raise Transient("other servers took the room first")
         server.host_id = host.id
-        server.hypervisor = host.hypervisor
+        server.hypervisor = Hypervisor(host.hypervisor)
         for volume in _fresh(session, job):
             volume.host_id = host.id  # its room is claimed with the server's
         job.memory = {**job.memory, "host_id": host.id, "amount": [amount.vcpus, amount.ram_mib, amount.disk_gib]}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from drivers.api import Transient, VolumeSpec
 from gateway.compute import host as hosts
-from gateway.compute import server_create
-from gateway.compute.host import Amount, Host
+from gateway.compute import placing
+from gateway.compute.host import Amount
 from gateway.compute.placement import Request
 from gateway.identity import quota
 from gateway.identity.quota import Resource
@@ -52,15 +52,8 @@ def _place(run: Run) -> Change:
             avoid=frozenset(run.avoid),
         )
         amount = Amount(disk_gib=volume.size_gib)
-        for _ in range(8):
-            decision = server_create.look(session, wanted, amount)
-            if decision.chosen is None:
-                raise errors.NoValidHost("No host can take the volume.", decision=decision.to_json())
-            host = session.exec(select(Host).where(col(Host.uid) == hosts.NOUN.uid(decision.chosen))).one()
-            if hosts.claim(session, host.id, amount):
-                break
-            session.expire_all()
-        else:
+        host = placing.place(session, wanted, amount, "volume")
+        if host is None:
             raise Transient("others took the room first")
         volume.host_id = host.id
         job.memory = {**job.memory, "host_id": host.id, "gib": volume.size_gib}
