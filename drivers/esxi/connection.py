@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from uuid import UUID
 
 from pyVmomi import vim
 
-from drivers.api import Deadline, HostAtFault, HostConfig, HostFacts, MachineChanged, Refused, Snapshot, Watch
+from drivers.api import (
+    Deadline,
+    DiskFile,
+    DiskSource,
+    HostAtFault,
+    HostConfig,
+    HostFacts,
+    MachineChanged,
+    Progress,
+    Refused,
+    Snapshot,
+    Volume,
+    Watch,
+    untold,
+)
 from drivers.esxi import options, reading
 from drivers.esxi.machines import EsxiMachines
 from drivers.esxi.networks import EsxiNetworks
@@ -73,6 +88,16 @@ class EsxiConnection:
     def list_snapshots(self, deadline: Deadline) -> Sequence[Snapshot]:
         """See :meth:`drivers.api.Snapshots.list_snapshots`."""
         return self.volumes.list_snapshots(deadline)
+
+    def export_disk(
+        self, source: DiskSource, target: Path, deadline: Deadline, progress: Progress = untold
+    ) -> DiskFile:  # fmt: skip
+        """See :meth:`drivers.api.DiskTransport.export_disk`."""
+        return self.volumes.export_disk(source, target, progress, deadline)
+
+    def import_disk(self, volume_id: UUID, file: DiskFile, deadline: Deadline, progress: Progress = untold) -> Volume:
+        """See :meth:`drivers.api.DiskTransport.import_disk`."""
+        return self.volumes.import_disk(volume_id, file, progress, deadline)
 
     def watch(self, on_change: Callable[[MachineChanged], None], deadline: Deadline) -> Watch:
         """See :meth:`drivers.api.Watching.watch`."""

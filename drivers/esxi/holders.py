@@ -12,8 +12,8 @@ from uuid import UUID
 
 from pyVmomi import vim
 
-from drivers.api import Deadline, Power
-from drivers.esxi import reading
+from drivers.api import Deadline, Power, Transient
+from drivers.esxi import carriers, reading
 from drivers.esxi.site import Site
 
 
@@ -28,21 +28,32 @@ class Holder:
     snapshots: tuple[str, ...]
 
 
-NAMES = ("config.instanceUuid", "config.hardware.device", "runtime.powerState", "snapshot")
+NAMES = ("config.instanceUuid", "config.extraConfig", "config.hardware.device", "runtime.powerState", "snapshot")
 
 
-def of(site: Site, volume_id: UUID, deadline: Deadline) -> Holder | None:
-    """Who holds the volume, None when nobody does."""
+def of(site: Site, volume_id: UUID, deadline: Deadline, *, carried: bool = False) -> Holder | None:
+    """Who holds the volume, None when nobody does. A carrier is nobody; while one is at work on the volume, Transient
+    is raised, unless ``carried`` says that it is no matter. One whose time is over is forgotten here.
+    """
     found = site.look(
         lambda: reading.related(site.content, site.host, "vm", vim.VirtualMachine, NAMES),
         deadline,
     )
+    carrying: list[tuple[Any, int]] = []
     for machine, properties in found:
         for device, held in reading.volume_devices(properties.get("config.hardware.device") or ()):
-            if held == volume_id:
+            if held != volume_id:
+                continue
+            until_s = carriers.until(properties)
+            if until_s is None:
                 power = reading.POWERS.get(str(properties.get("runtime.powerState")), Power.UNKNOWN)
                 identity = str(properties.get("config.instanceUuid") or "")
                 return Holder(machine, identity, device, power, tuple(_names(properties.get("snapshot"))))
+            carrying.append((machine, until_s))
+    for machine, until_s in () if carried else carrying:
+        if until_s >= int(site.look(site.session.now, deadline).timestamp()):
+            raise Transient(f"the volume {volume_id} is on its way out of the host")
+        carriers.unregister(site, machine, deadline)
     return None
 
 

@@ -1,43 +1,27 @@
-"""Base images: one disk per image and datastore, brought in once and only counted when it arrived whole.
+"""Base images: one disk per image and datastore, whichever hosts use it, brought in once and counted when whole.
 
-The image comes RAW: it is the extent of a disk as it lies, sent through the host's file service with a descriptor of
-ours beside it, which is the one way that needs no conversion on the host. Size and SHA-256 are checked while it is
-sent. It is refused while a volume that was made from it is there, as the contract says, though volumes are copies.
+The image comes as a stream-optimized VMDK through a lease (see transport.py), under a lock of the datastore, so that
+however many ask for it at once one of them brings it. A mark of each host that was told to have it says whose it is: it
+is deleted with its last host. Volumes are children of it (see children.py); a child cannot grow, so a larger volume
+stands on a copy of the image that was grown first, made once for each size and kept with the image. A volume says on
+what it stands before it is made, and an image says that it is going before it looks for volumes, so that neither misses
+the other.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
-from drivers.api import Deadline, DiskFormat, ImageSpec, Refused
+from drivers.api import Deadline, DiskFile, ImageSpec, Refused, untold
+from drivers.esxi import transport, turns
 from drivers.esxi.site import Site, verb
-from drivers.esxi.store import DISK, WHOLE, Store
+from drivers.esxi.store import DISK, KIB, WHOLE, Folder, Store, kib
 
 IMAGES = "images"
-FLAT = DISK.replace(".vmdk", "-flat.vmdk")
-SECTOR_BYTES = 512
-CHUNK_BYTES = 1024**2
-DESCRIPTOR = """\
-# Disk DescriptorFile
-version=1
-CID=fffffffe
-parentCID=ffffffff
-createType="vmfs"
-
-# Extent description
-RW {sectors} VMFS "{flat}"
-
-# The Disk Data Base
-#DDB
-ddb.adapterType = "lsilogic"
-ddb.geometry.cylinders = "{cylinders}"
-ddb.geometry.heads = "255"
-ddb.geometry.sectors = "63"
-ddb.virtualHWVersion = "13"
-"""
+HOST, SIZED = "host_", "sized_"
+OF = "of_"
 
 
 class Images:
@@ -45,79 +29,103 @@ class Images:
 
     site: Site
     store: Store
-
-    def image_folder(self, image_id: UUID) -> str:
-        """Where an image lies."""
-        return f"{IMAGES}/{image_id}"
+    shared: Store
 
     @verb
     def ensure_image(self, spec: ImageSpec, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Volumes.ensure_image`."""
-        if spec.format is not DiskFormat.RAW:
-            raise Refused(f"an ESXi host takes images as RAW, not {spec.format}")
-        folder = self.image_folder(spec.id)
-        with self.site.only(deadline, "image", str(spec.id)):
-            there = self.store.search(folder, deadline).get("")
-            if there is not None and there.whole is not None:
-                return
-            check_size(spec)
-            self.store.delete(folder, deadline)
-            self.store.make_folder(folder, deadline)
-            if not self._send(spec, folder, deadline):
-                self.store.delete(folder, deadline)
-                raise Refused("the image's content does not have its checksum")
-            self.store.make_folder(f"{folder}/{WHOLE}", deadline)
+        folder = image_folder(spec.id)
+        mine = self._host_mark(deadline)
+        there = self.shared.search(folder, deadline).get("")
+        if there is not None and is_whole(there) and mine in there.marks:
+            return
+        file = DiskFile(spec.path, spec.format, spec.size_bytes, spec.virtual_size_bytes, spec.sha256)
+        transport.check(file)
+        with turns.turn(self.site, self.shared, f"image_{spec.id}", deadline) as held:
+            there = self.shared.search(folder, deadline).get("")
+            if there is None or not is_whole(there):
+                self.shared.delete(folder, deadline)
+                self.shared.make_folder(f"{folder}/{mine}", deadline)
+                target = self.shared.path(f"{folder}/{DISK}", deadline)
+                try:
+                    transport.bring(self.store, file, target, deadline, untold)
+                except Refused:
+                    self.shared.delete(folder, deadline)
+                    raise
+                held.check(deadline)
+                self.shared.make_folder(f"{folder}/{WHOLE}", deadline)
+            elif mine not in there.marks:
+                self.shared.make_folder(f"{folder}/{mine}", deadline)
 
     @verb
     def remove_image(self, image_id: UUID, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Volumes.remove_image`."""
-        with self.site.only(deadline, "image", str(image_id)):
+        folder, mine = image_folder(image_id), self._host_mark(deadline)
+        with turns.turn(self.site, self.shared, f"image_{image_id}", deadline):
+            there = self.shared.search(folder, deadline)
+            if "" not in there:
+                return
+            if mine in there[""].marks:
+                self.shared.delete(f"{folder}/{mine}", deadline)
             users = self.store.search("volumes", deadline)
-            if any(each.whole == f"{WHOLE}_{image_id}" for each in users.values()):
+            if any(f"{OF}{image_id}" in each.marks for each in users.values()):
+                self.shared.make_folder(f"{folder}/{mine}", deadline)
                 raise Refused(f"a volume is built on the image {image_id}")
-            self.store.delete(self.image_folder(image_id), deadline)
+            if not [each for each in there[""].marks if each.startswith(HOST) and each != mine]:
+                self.shared.delete(folder, deadline)
 
     @verb
     def list_images(self, deadline: Deadline) -> Sequence[UUID]:
         """See :meth:`drivers.api.Volumes.list_images`."""
-        found = self.store.search(IMAGES, deadline)
-        return [UUID(name) for name, folder in found.items() if folder.whole is not None]
+        mine = self._host_mark(deadline)
+        found: list[UUID] = []
+        for name, folder in self.shared.search(IMAGES, deadline).items():
+            if is_whole(folder) and mine in folder.marks:
+                with suppress(ValueError):
+                    found.append(UUID(name))
+        return found
 
-    def _send(self, spec: ImageSpec, folder: str, deadline: Deadline) -> bool:
-        """Bring extent and descriptor there; whether the content is what it should be."""
-        digest = hashlib.sha256()
-        size_bytes = -(-spec.size_bytes // SECTOR_BYTES) * SECTOR_BYTES
-        padding = bytes(size_bytes - spec.size_bytes)
+    def image_disk(self, image_id: UUID, size_bytes: int, deadline: Deadline) -> str:
+        """The whole path of a disk of the image that has that size, made if there is none. Raises Refused."""
+        there = self._image(image_id, deadline)
+        own_bytes, wanted = there.disks[DISK][0], kib(size_bytes)
+        if own_bytes > wanted * KIB:
+            raise Refused("the volume would be smaller than its image")
+        folder = image_folder(image_id)
+        if own_bytes == wanted * KIB:
+            return self.shared.path(f"{folder}/{DISK}", deadline)
+        name, mark = f"disk-{wanted}.vmdk", f"{SIZED}{wanted}"
+        if mark not in there.marks or name not in there.disks:
+            with turns.turn(self.site, self.shared, f"image_{image_id}", deadline) as held:
+                there = self._image(image_id, deadline)
+                if mark not in there.marks or name not in there.disks:
+                    self._make_sized(folder, name, size_bytes, deadline)
+                    held.check(deadline)
+                    self.shared.make_folder(f"{folder}/{mark}", deadline)
+        return self.shared.path(f"{folder}/{name}", deadline)
 
-        def chunks() -> Iterator[bytes]:
-            for chunk in _read(spec.path):
-                digest.update(chunk)
-                yield chunk
-            if padding:
-                yield padding
+    def _make_sized(self, folder: str, name: str, size_bytes: int, deadline: Deadline) -> None:
+        target = f"{folder}/{name}"
+        if not self.site.goes_on(target):
+            self.shared.delete_disk(target, deadline)
+        self.shared.copy_disk(self.shared.path(f"{folder}/{DISK}", deadline), target, deadline)
+        self.shared.extend_disk(target, size_bytes, deadline)
 
-        self.store.upload(f"{folder}/{FLAT}", chunks(), size_bytes, deadline)
-        if digest.hexdigest() != spec.sha256.lower():
-            return False
-        text = descriptor(size_bytes).encode()
-        self.store.upload(f"{folder}/{DISK}", [text], len(text), deadline)
-        return True
+    def _image(self, image_id: UUID, deadline: Deadline) -> Folder:
+        found = self.shared.search(image_folder(image_id), deadline).get("")
+        if found is None or not is_whole(found) or self._host_mark(deadline) not in found.marks:
+            raise Refused(f"there is no image {image_id} on this host")
+        return found
 
-
-def check_size(spec: ImageSpec) -> None:
-    """Raise Refused for a file of another length than it should have, before anything is sent."""
-    size_bytes = spec.path.stat().st_size
-    if size_bytes != spec.size_bytes or spec.size_bytes < spec.virtual_size_bytes:
-        raise Refused(f"the image's file has {size_bytes} bytes instead of {spec.size_bytes}")
+    def _host_mark(self, deadline: Deadline) -> str:
+        return f"{HOST}{self.site.place(deadline).folder.rpartition('/')[2]}"
 
 
-def descriptor(size_bytes: int) -> str:
-    """The text beside a flat extent of so many bytes (whole sectors)."""
-    sectors = size_bytes // SECTOR_BYTES
-    return DESCRIPTOR.format(sectors=sectors, flat=FLAT, cylinders=max(1, sectors // (255 * 63)))
+def image_folder(image_id: UUID) -> str:
+    """Where an image lies, relative to what all hosts on the datastore share."""
+    return f"{IMAGES}/{image_id}"
 
 
-def _read(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
+def is_whole(folder: Folder) -> bool:
+    """Whether an image's folder holds all of it."""
+    return WHOLE in folder.marks and DISK in folder.disks

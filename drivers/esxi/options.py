@@ -20,6 +20,13 @@ class SeedWay(StrEnum):
     ISO = "iso"
 
 
+class DiskWay(StrEnum):
+    """What a volume from an image is: a child that stands on it, or a copy on its own."""
+
+    LINKED = "linked"
+    FULL = "full"
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """``datastore`` None means the host's only accessible one; ``vlans`` empty means that no network can be made."""
@@ -28,6 +35,7 @@ class Options:
     vlans: tuple[int, ...]
     vswitch: str
     seed: SeedWay
+    disks: DiskWay = DiskWay.LINKED
 
 
 def read(config: HostConfig) -> Options:
@@ -37,7 +45,12 @@ def read(config: HostConfig) -> Options:
         seed = SeedWay(given.get("seed", SeedWay.GUESTINFO))
     except ValueError:
         raise Refused("the option 'seed' is guestinfo or iso") from None
-    return Options(given.get("datastore"), _vlans(given.get("vlan_pool", "")), given.get("vswitch", "vSwitch0"), seed)
+    try:
+        disks = DiskWay(given.get("disks", DiskWay.LINKED))
+    except ValueError:
+        raise Refused("the option 'disks' is linked or full") from None
+    vlans = _vlans(given.get("vlan_pool", ""))
+    return Options(given.get("datastore"), vlans, given.get("vswitch", "vSwitch0"), seed, disks)
 
 
 def _vlans(text: str) -> tuple[int, ...]:

@@ -114,16 +114,19 @@ def our_machine(found: Properties) -> Machine | None:
 
 
 def volume_devices(devices: Any) -> Iterator[tuple[Any, UUID]]:
-    """The disks that are volumes of ours, known by the folder of the file that their chain began with."""
+    """The disks that are volumes of ours, known by the folder of the newest file of their chain that is a volume's:
+    above it are snapshots, below it is the image that it stands on.
+    """
     for device in devices:
         if not isinstance(device, vim.vm.device.VirtualDisk):
             continue
         backing = getattr(device, "backing", None)
-        while getattr(backing, "parent", None) is not None:
-            backing = backing.parent  # type: ignore[union-attr]  # pyVmomi's objects are made at run time
-        match = VOLUME_PATH.search(str(getattr(backing, "fileName", None) or ""))
-        if match:
-            yield device, UUID(match.group(1))
+        while backing is not None:
+            match = VOLUME_PATH.search(str(getattr(backing, "fileName", None) or ""))
+            if match:
+                yield device, UUID(match.group(1))
+                break
+            backing = getattr(backing, "parent", None)
 
 
 def _volumes(devices: Any, marks: Mapping[str, Any]) -> Iterator[tuple[UUID, str]]:

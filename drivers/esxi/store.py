@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -19,6 +20,7 @@ from drivers.api import Deadline, HostAtFault, Transient
 from drivers.esxi.session import BROKEN, LostAnswerError
 from drivers.esxi.site import Site
 
+SHARED = "shared"
 WHOLE = "whole"
 DISK = "disk.vmdk"
 KIB = 1024
@@ -40,21 +42,27 @@ class Folder:
 
 
 class Store:
-    """The files of one host that are ours."""
+    """The files of one host that are ours; with ``shared``, those that all hosts on the datastore have in common."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *, shared: bool = False) -> None:
         self.site = site
+        self._shared = shared
 
     def path(self, relative: str, deadline: Deadline) -> str:
         """``volumes/...`` as a datastore path."""
-        return f"{self.site.place(deadline).root}/{relative}"
+        return f"[{self.site.place(deadline).datastore_name}] {self._folder(deadline)}/{relative}"
+
+    def _folder(self, deadline: Deadline) -> str:
+        """The root folder without its datastore."""
+        folder = self.site.place(deadline).folder
+        return f"{folder.rpartition('/')[0]}/{SHARED}" if self._shared else folder
 
     # ------------------------------------------------------------------------------------- folders
 
     def search(self, relative: str, deadline: Deadline) -> Mapping[str, Folder]:
         """Every folder at and below a path, by its path relative to it (``""`` is itself); one task."""
         place = self.site.place(deadline)
-        start = f"{place.root}/{relative}"
+        start = self.path(relative, deadline)
         disks = vim.host.DatastoreBrowser.VmDiskQuery(
             details=vim.host.DatastoreBrowser.VmDiskQuery.Details(
                 diskType=False, capacityKb=True, hardwareVersion=False, controllerType=False, diskExtents=False
@@ -88,6 +96,25 @@ class Store:
         except (vim.fault.FileAlreadyExists, vim.fault.AlreadyExists):
             return
 
+    def make_only(self, relative: str, deadline: Deadline) -> bool:
+        """Make a folder in one that is there; False when it was there already. Exactly one of many gets True."""
+        place = self.site.place(deadline)
+        path = self.path(relative, deadline)
+        try:
+            self.site.send(
+                lambda: self.site.content.fileManager.MakeDirectory(path, place.datacenter, False), deadline
+            )  # fmt: skip
+        except (vim.fault.FileAlreadyExists, vim.fault.AlreadyExists):
+            return False
+        return True
+
+    def move_folder(self, source: str, target: str, deadline: Deadline) -> None:
+        """Rename a folder; of many who ask, one succeeds."""
+        place = self.site.place(deadline)
+        files = self.site.content.fileManager
+        names = (self.path(source, deadline), place.datacenter, self.path(target, deadline), place.datacenter, False)
+        self.site.carry_out(lambda: files.MoveDatastoreFile_Task(*names), deadline)
+
     def delete(self, relative: str, deadline: Deadline) -> None:
         """Delete a folder with all that is in it. None being there is fine."""
         place = self.site.place(deadline)
@@ -112,11 +139,23 @@ class Store:
         self._disk_task("ExtendVirtualDisk_Task", relative, deadline, kib(size_bytes), False)
 
     def copy_disk(self, source: str, target: str, deadline: Deadline) -> None:
-        """A copy on its own; one that outlived an earlier call's deadline is waited for."""
+        """A copy on its own of a disk (a whole path); one that outlived an earlier call's deadline is waited for."""
         place = self.site.place(deadline)
         disks = self.site.content.virtualDiskManager
-        names = (self.path(source, deadline), place.datacenter, self.path(target, deadline), place.datacenter)
+        names = (source, place.datacenter, self.path(target, deadline), place.datacenter)
         self.site.carry_out(lambda: disks.CopyVirtualDisk_Task(*names), deadline, key=target)
+
+    def move_disk(self, source: str, target: str, deadline: Deadline) -> None:
+        """Give a disk another place on the datastore; both are whole paths."""
+        place = self.site.place(deadline)
+        disks = self.site.content.virtualDiskManager
+        names = (source, place.datacenter, target, place.datacenter)
+        self.site.carry_out(lambda: disks.MoveVirtualDisk_Task(*names), deadline)
+
+    def delete_disk(self, relative: str, deadline: Deadline) -> None:
+        """Delete one disk of a folder. None being there is fine."""
+        with suppress(vim.fault.FileNotFound):
+            self._disk_task("DeleteVirtualDisk_Task", relative, deadline)
 
     def _disk_task(self, task: str, relative: str, deadline: Deadline, *more: object) -> None:
         place = self.site.place(deadline)
@@ -139,7 +178,7 @@ class Store:
             "Content-Length": str(size_bytes),
             "Content-Type": "application/octet-stream",
         }
-        target = f"/folder/{quote(f'{place.folder}/{relative}')}?{query}"
+        target = f"/folder/{quote(f'{self._folder(deadline)}/{relative}')}?{query}"
         try:
             connection.request("PUT", target, body=_timed(chunks, deadline), headers=headers)
             answer = connection.getresponse()

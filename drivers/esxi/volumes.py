@@ -1,22 +1,39 @@
 """Volumes and snapshots: thin VMDKs in folders of their own, which count once they are whole.
 
-A volume from an image or a snapshot is a full copy; a mark in its folder's name tells its image, so that the image is
-not removed under it. A volume that a machine holds grows through that machine. A snapshot of a volume in use is copied
-from the disk that a machine's own snapshot froze, and the machine's snapshot is taken back at once.
+A volume from an image is a child of it (or a copy, by the option ``disks``); a mark in its folder, made before the
+disk, tells its image, so that the image is not removed under it. One from a snapshot or a file is a disk on its own. A
+volume that a machine holds grows through that machine; a child is made to stand alone before, which needs the machine
+off. A snapshot of a volume in use is copied from the disk that a machine's own snapshot froze, and the machine's
+snapshot is taken back at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from pyVmomi import vim
 
-from drivers.api import Deadline, Power, Refused, Snapshot, Transient, Volume, VolumeSpec
-from drivers.esxi import holders
+from drivers.api import (
+    Capability,
+    Deadline,
+    DiskFile,
+    DiskSource,
+    Power,
+    Progress,
+    Refused,
+    Snapshot,
+    Transient,
+    Unsupported,
+    Volume,
+    VolumeSpec,
+)
+from drivers.esxi import children, holders, transport
 from drivers.esxi.holders import Holder
-from drivers.esxi.images import Images
+from drivers.esxi.images import OF, Images
+from drivers.esxi.options import DiskWay
 from drivers.esxi.site import Site, verb
 from drivers.esxi.store import DISK, WHOLE, Folder, Store, kib
 
@@ -30,6 +47,7 @@ class EsxiVolumes(Images):
     def __init__(self, site: Site) -> None:
         self.site = site
         self.store = Store(site)
+        self.shared = Store(site, shared=True)
 
     @verb
     def ensure(self, spec: VolumeSpec, deadline: Deadline) -> Volume:
@@ -74,12 +92,70 @@ class EsxiVolumes(Images):
             if there is None:
                 raise Refused(f"there is no volume {volume_id} on this host")
             if there[0] < size_bytes:
-                holder = holders.of(self.site, volume_id, deadline)
-                if holder is None:
-                    self.store.extend_disk(f"{VOLUMES}/{volume_id}/{DISK}", size_bytes, deadline)
-                else:
-                    self._extend_held(holder, size_bytes, deadline)
+                self._grow(volume_id, size_bytes, deadline)
                 there = self._look(VOLUMES, volume_id, deadline) or there
+            return Volume(volume_id, *there)
+
+    def _grow(self, volume_id: UUID, size_bytes: int, deadline: Deadline) -> None:
+        holder = holders.of(self.site, volume_id, deadline)
+        self._settled(volume_id, deadline)
+        found = self.store.search(f"{VOLUMES}/{volume_id}", deadline)[""]
+        if children.is_child(found):
+            if holder is not None and holder.power is not Power.OFF:
+                why = "this volume stands on its image and cannot grow under a running machine: stop it first"
+                raise Unsupported(Capability.VOLUME_HOT_EXTEND, why)
+            if holder is not None:
+                self._need_no_snapshots(holder, deadline)
+            children.stand_alone(self.store, f"{VOLUMES}/{volume_id}", found, deadline)
+        if holder is None:
+            self.store.extend_disk(f"{VOLUMES}/{volume_id}/{DISK}", size_bytes, deadline)
+        else:
+            self._extend_held(holder, size_bytes, deadline)
+
+    # ------------------------------------------------------------------------------------- transport
+
+    @verb
+    def export_disk(self, source: DiskSource, target: Path, progress: Progress, deadline: Deadline) -> DiskFile:
+        """See :meth:`drivers.api.DiskTransport.export_disk`."""
+        if source.volume_id is None:
+            assert source.snapshot_id is not None  # noqa: S101 - a source is one of the two; this tells mypy
+            if self._look(SNAPSHOTS, source.snapshot_id, deadline) is None:
+                raise Refused(f"there is no snapshot {source.snapshot_id} on this host")
+            disk = self.store.path(f"{SNAPSHOTS}/{source.snapshot_id}/{DISK}", deadline)
+            return transport.take_out(self.store, disk, target, deadline, progress)
+        volume_id = source.volume_id
+        with self.site.only(deadline, "export", str(volume_id)):
+            holder = holders.of(self.site, volume_id, deadline, carried=True)
+            if holder is not None and holder.power is not Power.OFF:
+                raise Refused(f"a machine runs on the volume {volume_id}: export a snapshot of it")
+            if holder is not None:  # its own word: the newest of a chain, or a disk that was adopted where it lies
+                disk = str(holder.device.backing.fileName)
+            else:
+                if self._look(VOLUMES, volume_id, deadline) is None:
+                    raise Refused(f"there is no volume {volume_id} on this host")
+                self._settled(volume_id, deadline)
+                disk = self.store.path(f"{VOLUMES}/{volume_id}/{DISK}", deadline)
+            return transport.take_out(self.store, disk, target, deadline, progress)
+
+    @verb
+    def import_disk(self, volume_id: UUID, file: DiskFile, progress: Progress, deadline: Deadline) -> Volume:
+        """See :meth:`drivers.api.DiskTransport.import_disk`."""
+        with self.site.only(deadline, "volume", str(volume_id)):
+            there = self._look(VOLUMES, volume_id, deadline)
+            if there is None:
+                transport.check(file)
+                folder = f"{VOLUMES}/{volume_id}"
+                self._begin(VOLUMES, volume_id, deadline)
+                try:
+                    target = self.store.path(f"{folder}/{DISK}", deadline)
+                    transport.bring(self.store, file, target, deadline, progress)
+                except Refused:
+                    self.store.delete(folder, deadline)
+                    raise
+                self.store.make_folder(f"{folder}/{WHOLE}", deadline)
+                there = self._look(VOLUMES, volume_id, deadline)
+            if there is None:
+                raise Transient("the volume went away as soon as it was made")
             return Volume(volume_id, *there)
 
     # ------------------------------------------------------------------------------------- snapshots
@@ -115,12 +191,13 @@ class EsxiVolumes(Images):
     def _look(self, kind: str, identity: UUID, deadline: Deadline) -> tuple[int, int] | None:
         """Capacity and bytes taken, None when there is no whole one."""
         found = self.store.search(f"{kind}/{identity}", deadline).get("")
-        return found.disks[DISK] if found is not None and counts(found) else None
+        return children.size_of(found) if found is not None and counts(found) else None
 
     def _every(self, kind: str, deadline: Deadline) -> Sequence[tuple[UUID, tuple[int, int]]]:
         found = self.store.search(kind, deadline)
         named = [(identity_of(name), folder) for name, folder in found.items() if counts(folder)]
-        return [(each, folder.disks[DISK]) for each, folder in named if each is not None]
+        sized = [(each, children.size_of(folder)) for each, folder in named if each is not None]
+        return [(each, sizes) for each, sizes in sized if sizes is not None]
 
     def _begin(self, kind: str, identity: UUID, deadline: Deadline) -> None:
         """An empty folder, where an earlier try may have left something."""
@@ -128,30 +205,49 @@ class EsxiVolumes(Images):
         self.store.make_folder(f"{kind}/{identity}", deadline)
 
     def _make(self, spec: VolumeSpec, deadline: Deadline) -> None:
-        source, mark = None, WHOLE
+        folder = f"{VOLUMES}/{spec.id}"
+        disk = f"{folder}/{DISK}"
         if spec.image_id is not None:
-            source, mark = self.image_folder(spec.image_id), f"{WHOLE}_{spec.image_id}"
-            self._check_source(source, spec.size_bytes, "image", deadline)
+            self._make_of_image(spec.id, spec.image_id, spec.size_bytes, deadline)
         elif spec.snapshot_id is not None:
             source = f"{SNAPSHOTS}/{spec.snapshot_id}"
-            self._check_source(source, spec.size_bytes, "snapshot", deadline)
-        disk = f"{VOLUMES}/{spec.id}/{DISK}"
-        if not self.site.goes_on(disk):
-            self._begin(VOLUMES, spec.id, deadline)
-        if source is None:
-            self.store.create_disk(disk, spec.size_bytes, deadline)
-        else:
-            self.store.copy_disk(f"{source}/{DISK}", disk, deadline)
-            if self.store.search(f"{VOLUMES}/{spec.id}", deadline)[""].disks[DISK][0] < spec.size_bytes:
+            self._check_snapshot(source, spec.size_bytes, deadline)
+            if not self.site.goes_on(disk):
+                self._begin(VOLUMES, spec.id, deadline)
+            self.store.copy_disk(self.store.path(f"{source}/{DISK}", deadline), disk, deadline)
+            if self.store.search(folder, deadline)[""].disks[DISK][0] < spec.size_bytes:
                 self.store.extend_disk(disk, spec.size_bytes, deadline)
-        self.store.make_folder(f"{VOLUMES}/{spec.id}/{mark}", deadline)
+        else:
+            self._begin(VOLUMES, spec.id, deadline)
+            self.store.create_disk(disk, spec.size_bytes, deadline)
+        self.store.make_folder(f"{folder}/{WHOLE}", deadline)
 
-    def _check_source(self, folder: str, size_bytes: int, kind: str, deadline: Deadline) -> None:
+    def _make_of_image(self, volume_id: UUID, image_id: UUID, size_bytes: int, deadline: Deadline) -> None:
+        folder = f"{VOLUMES}/{volume_id}"
+        disk = f"{folder}/{DISK}"
+        self.image_disk(image_id, size_bytes, deadline)  # refuses before anything is made
+        if not self.site.goes_on(disk):
+            self._begin(VOLUMES, volume_id, deadline)
+            self.store.make_folder(f"{folder}/{OF}{image_id}", deadline)
+        source = self.image_disk(image_id, size_bytes, deadline)  # it is there, and now it sees us
+        if self.site.options.disks is DiskWay.FULL:
+            self.store.copy_disk(source, disk, deadline)
+        else:
+            children.make(self.store, source, disk, size_bytes, deadline)
+            self.store.make_folder(f"{folder}/{children.CHILD}", deadline)
+
+    def _settled(self, volume_id: UUID, deadline: Deadline) -> None:
+        """Finish what a worker that died left of a volume that was being made to stand alone."""
+        found = self.store.search(f"{VOLUMES}/{volume_id}", deadline).get("")
+        if found is not None and DISK not in found.disks and children.size_of(found) is not None:
+            children.settle(self.store, f"{VOLUMES}/{volume_id}", deadline)
+
+    def _check_snapshot(self, folder: str, size_bytes: int, deadline: Deadline) -> None:
         found = self.store.search(folder, deadline).get("")
         if found is None or not counts(found):
-            raise Refused(f"there is no {kind} {folder.rpartition('/')[2]} on this host")
+            raise Refused(f"there is no snapshot {folder.rpartition('/')[2]} on this host")
         if found.disks[DISK][0] > kib(size_bytes) * 1024:
-            raise Refused(f"the volume would be smaller than its {kind}")
+            raise Refused("the volume would be smaller than its snapshot")
 
     def _extend_held(self, holder: Holder, size_bytes: int, deadline: Deadline) -> None:
         self._need_no_snapshots(holder, deadline)
@@ -163,8 +259,8 @@ class EsxiVolumes(Images):
 
     def _copy_still(self, volume_id: UUID, target: str, deadline: Deadline) -> None:
         """Copy the volume while nothing writes to the disk that is read."""
-        holder = holders.of(self.site, volume_id, deadline)
-        source = f"{VOLUMES}/{volume_id}/{DISK}"
+        holder = holders.of(self.site, volume_id, deadline, carried=True)
+        source = self.store.path(f"{VOLUMES}/{volume_id}/{DISK}", deadline)
         if holder is None or (holder.power is Power.OFF and not holder.snapshots):
             self.store.copy_disk(source, target, deadline)
             return
@@ -194,7 +290,7 @@ class EsxiVolumes(Images):
 
 def counts(folder: Folder) -> bool:
     """Whether what is in the folder is whole."""
-    return folder.whole is not None and DISK in folder.disks
+    return folder.whole is not None and children.size_of(folder) is not None
 
 
 def identity_of(name: str) -> UUID | None:

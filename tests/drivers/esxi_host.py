@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,12 +58,26 @@ def connect(sim: EsxSim, **options: str) -> Driver:
     return DRIVER.connect(config_of(sim, **options), Deadline(SECONDS))
 
 
+def content(size_bytes: int = 2 * MIB) -> bytes:
+    """What a guest reads from the disk of :func:`image`."""
+    return hashlib.shake_256(b"image").digest(4096) * (size_bytes // 4096)
+
+
 def image(folder: Path, size_bytes: int = 2 * MIB) -> ImageSpec:
-    """A RAW image with content of its own."""
-    content = hashlib.shake_256(b"image").digest(4096) * (size_bytes // 4096)
-    path = folder / "image.raw"
-    path.write_bytes(content)
-    return ImageSpec(uuid4(), path, DiskFormat.RAW, len(content), len(content), hashlib.sha256(content).hexdigest())
+    """An image with content of its own, as a host takes it: a stream-optimized VMDK."""
+    raw, path = folder / "image.raw", folder / "image.vmdk"
+    raw.write_bytes(content(size_bytes))
+    stream(raw, path)
+    made = path.read_bytes()
+    return ImageSpec(uuid4(), path, DiskFormat.VMDK, len(made), size_bytes, hashlib.sha256(made).hexdigest())
+
+
+def stream(raw: Path, target: Path) -> None:
+    """Make a stream-optimized VMDK of a RAW file."""
+    options = ["-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized"]
+    subprocess.run(
+        ["qemu-img", "convert", *options, str(raw), str(target)], check=True, capture_output=True, timeout=60
+    )
 
 
 def content_of(sim: EsxSim) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -40,9 +40,7 @@ class Life:
     def run(self) -> None:
         driver = self.driver
         assert isinstance(driver, Snapshots)
-        base = api.ImageSpec(
-            self.image, self.base.path, self.base.format, self.base.size_bytes, self.base.size_bytes, self.base.sha256
-        )
+        base = replace(self.base, id=self.image)
         self.ask(driver.volumes.ensure_image, base)
         root = self.ask(driver.volumes.ensure, api.VolumeSpec(self.root, 2 * MIB, image_id=self.image))
         data = self.ask(driver.volumes.ensure, api.VolumeSpec(self.data, MIB))

@@ -20,7 +20,17 @@ from drivers.contracts.rig import wait_for
 from drivers.esxi import DRIVER, seed
 from drivers.esxi.networks import choose_vlan, group_name
 from drivers.esxi.options import Options, SeedWay, read
-from tests.drivers.esxi_host import MIB, SECONDS, config_of, connect, content_of, image, machine_of, program_in
+from tests.drivers.esxi_host import (
+    MIB,
+    SECONDS,
+    config_of,
+    connect,
+    content,
+    content_of,
+    image,
+    machine_of,
+    program_in,
+)
 from tests.drivers.esxi_host import simulated as simulated_host
 from tests.drivers.esxi_life import Life, nothing_of_ours
 from tests.servers.esxsim import EsxSim
@@ -160,14 +170,14 @@ def test_a_long_list_costs_few_calls(program: Path) -> None:
 def test_disks_keep_their_content(sim: EsxSim, driver: Driver, tmp_path: Path) -> None:
     assert isinstance(driver, Snapshots)
     base, root, copy, again = image(tmp_path), uuid4(), uuid4(), uuid4()
-    content = base.path.read_bytes()
+    wanted = content()
     driver.volumes.ensure_image(base, Deadline(SECONDS))
     driver.volumes.ensure(api.VolumeSpec(root, 3 * MIB, image_id=base.id), Deadline(SECONDS))
     driver.snapshot(root, copy, Deadline(SECONDS))
     driver.volumes.ensure(api.VolumeSpec(again, 4 * MIB, snapshot_id=copy), Deadline(SECONDS))
     for name, size in ((f"volumes/{root}", 3), (f"snapshots/{copy}", 3), (f"volumes/{again}", 4)):
         (flat,) = sim.daemon.folder.glob(f"*/stratograph/*/{name}/disk-flat.vmdk")
-        assert flat.read_bytes() == content.ljust(size * MIB, b"\0")
+        assert flat.read_bytes() == wanted.ljust(size * MIB, b"\0")
     for volume in (root, again):
         driver.volumes.remove(volume, Deadline(SECONDS))
     driver.remove_snapshot(copy, Deadline(SECONDS))

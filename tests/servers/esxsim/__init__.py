@@ -92,7 +92,8 @@ class EsxSim:
 
     def fault(self, method: str, fault: str, times: int = 1) -> None:
         """Break the next calls of a method: a vSphere fault's name (after `task:`: in its task), or `http`, `drop`
-        (done, its answer lost), `hang`. Uploads are the method `PUT /folder`.
+        (done, its answer lost), `hang`. Uploads are the method `PUT /folder`; disks through a lease are `POST /nfc` and
+        `GET /nfc`, which know also `cut` (broken off half-way) and `expire` (the lease dies meanwhile).
         """
         self._control("fault", method=method, fault=fault, n=times)
 
@@ -107,6 +108,10 @@ class EsxSim:
     def expire_at(self, method: str) -> None:
         """End all sessions when that method is called next, before it is carried out."""
         self._control("expireAt", method=method)
+
+    def lease(self, seconds: int) -> None:
+        """How long a lease lives without progress, from the next one on; 300 at first, as on a host."""
+        self._control("lease", seconds=seconds)
 
     def tools(self, *, on: bool) -> None:
         """Whether guests listen to a shutdown or reboot; at first they do not."""

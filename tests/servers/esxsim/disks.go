@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -14,21 +15,26 @@ import (
 )
 
 // What a host does with disks and the simulator leaves out: disks have a size and a descriptor, copies keep both, a
-// disk grows, the browser tells the capacity.
+// disk grows, the browser tells the capacity. A child disk starts as its parent, grows as little as on a host (not at
+// all), and is unreadable without its parent, though its bytes lie in a file of its own here.
 
 type step func(m *simulator.Method) (types.AnyType, types.BaseMethodFault)
 type after func(m *simulator.Method, result types.AnyType) (types.AnyType, types.BaseMethodFault)
 
-var instead = map[string]step{"ExtendVirtualDisk_Task": extend}
+var instead = map[string]step{"CopyVirtualDisk_Task": copyDisk, "ExtendVirtualDisk_Task": extend}
 
 var afterwards = map[string]after{
+	"CreateVM_Task":                  machineCreated,
 	"CreateVirtualDisk_Task":         created,
+	"MoveVirtualDisk_Task":           moved,
 	"ReconfigVM_Task":                reconfigured,
 	"SearchDatastore_Task":           searched,
 	"SearchDatastoreSubFolders_Task": searched,
 }
 
 const sector = 512
+
+var parentHint = regexp.MustCompile(`(?m)^parentFileNameHint="(.*)"$`)
 
 var extent = regexp.MustCompile(`(?m)^RW (\d+) `)
 
@@ -58,15 +64,125 @@ func capacity(path string) int64 {
 }
 
 // resize writes the descriptor of a disk of so many KiB and makes its extent so long.
-func resize(path string, kib int64) error {
-	flat := strings.TrimSuffix(path, ".vmdk") + "-flat.vmdk"
+func resize(path string, kib int64) error { return describe(path, kib, "") }
+
+// describe writes the descriptor of a disk with a parent ("": none) and makes its extent so long.
+func describe(path string, kib int64, parent string) error {
+	flat := flatOf(path)
 	if err := os.Truncate(flat, kib*1024); err != nil {
 		return err
 	}
-	text := fmt.Sprintf("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"vmfs\"\n\n"+
+	cid, hint := "ffffffff", ""
+	if parent != "" {
+		cid, hint = "fffffffe", fmt.Sprintf("parentFileNameHint=\"%s\"\n", parent)
+	}
+	text := fmt.Sprintf("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=%s\ncreateType=\"vmfs\"\n%s\n"+
 		"# Extent description\nRW %d VMFS \"%s\"\n\n# The Disk Data Base\nddb.virtualHWVersion = \"13\"\n",
-		kib*1024/sector, filepath.Base(flat))
+		cid, hint, kib*1024/sector, filepath.Base(flat))
 	return os.WriteFile(path, []byte(text), 0o600)
+}
+
+// parentOf is the file that a child disk stands on, "" for a disk that stands alone.
+func parentOf(path string) string {
+	text, _ := os.ReadFile(path)
+	if found := parentHint.FindSubmatch(text); found != nil {
+		return string(found[1])
+	}
+	return ""
+}
+
+// chainWhole says whether the disk and all that it stands on are there.
+func chainWhole(path string) bool {
+	for path != "" {
+		if capacity(path) == 0 {
+			return false
+		}
+		path = parentOf(path)
+	}
+	return true
+}
+
+// sparse copies a file and leaves its holes out.
+func sparse(from, to string) error {
+	return exec.Command("cp", "--sparse=always", "--reflink=auto", from, to).Run()
+}
+
+// copyDisk makes a disk that stands alone, whatever its source stands on.
+func copyDisk(m *simulator.Method) (types.AnyType, types.BaseMethodFault) {
+	req := m.Body.(*types.CopyVirtualDisk_Task)
+	from, to := local(req.SourceName), local(req.DestName)
+	if _, err := os.Stat(to); err == nil {
+		return nil, &types.FileAlreadyExists{FileFault: types.FileFault{File: req.DestName}}
+	}
+	if !chainWhole(from) {
+		return nil, &types.FileNotFound{FileFault: types.FileFault{File: req.SourceName}}
+	}
+	if err := sparse(flatOf(from), flatOf(to)); err != nil {
+		return nil, &types.CannotCreateFile{FileFault: types.FileFault{File: req.DestName}}
+	}
+	if err := resize(to, capacity(from)); err != nil {
+		return nil, &types.CannotCreateFile{FileFault: types.FileFault{File: req.DestName}}
+	}
+	return nil, nil
+}
+
+// moved lets the descriptor name its extent again.
+func moved(m *simulator.Method, result types.AnyType) (types.AnyType, types.BaseMethodFault) {
+	path := local(m.Body.(*types.MoveVirtualDisk_Task).DestName)
+	if err := describe(path, capacity(path), parentOf(path)); err != nil {
+		return nil, &types.CannotAccessFile{}
+	}
+	return result, nil
+}
+
+func machineCreated(m *simulator.Method, result types.AnyType) (types.AnyType, types.BaseMethodFault) {
+	ref, ok := result.(types.ManagedObjectReference)
+	if !ok {
+		return result, nil
+	}
+	if _, fault := diskChanges(m.Body.(*types.CreateVM_Task).Config.DeviceChange, ref); fault != nil {
+		return nil, fault
+	}
+	return result, nil
+}
+
+// diskChanges gives disks that were made their size and their parent's content, and tells those that were there theirs.
+func diskChanges(changes []types.BaseVirtualDeviceConfigSpec, vm types.ManagedObjectReference) (types.AnyType, types.BaseMethodFault) {
+	for _, change := range changes {
+		spec := change.GetVirtualDeviceConfigSpec()
+		disk, ok := spec.Device.(*types.VirtualDisk)
+		if !ok || spec.Operation != types.VirtualDeviceConfigSpecOperationAdd {
+			continue
+		}
+		path := fileOf(disk)
+		if spec.FileOperation != types.VirtualDeviceConfigSpecFileOperationCreate {
+			tellCapacity(vm, path)
+			continue
+		}
+		kib, parent := disk.CapacityInKB, ""
+		if b, ok := disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo); ok && b.Parent != nil {
+			parent = local(b.Parent.FileName)
+			if !chainWhole(parent) || sparse(flatOf(parent), flatOf(path)) != nil {
+				return nil, &types.FileNotFound{FileFault: types.FileFault{File: b.Parent.FileName}}
+			}
+			kib = capacity(parent)
+		}
+		if err := describe(path, kib, parent); err != nil {
+			return nil, &types.CannotCreateFile{}
+		}
+		tellCapacity(vm, path)
+	}
+	return nil, nil
+}
+
+func tellCapacity(ref types.ManagedObjectReference, path string) {
+	if vm, ok := simulator.Map.Get(ref).(*simulator.VirtualMachine); ok {
+		for _, each := range disksOf(vm) {
+			if kib := capacity(path); kib > 0 && fileOf(each) == path {
+				each.CapacityInKB, each.CapacityInBytes = kib, kib*1024
+			}
+		}
+	}
 }
 
 func created(m *simulator.Method, result types.AnyType) (types.AnyType, types.BaseMethodFault) {
@@ -88,6 +204,9 @@ func extend(m *simulator.Method) (types.AnyType, types.BaseMethodFault) {
 	if now == 0 {
 		return nil, &types.FileNotFound{FileFault: types.FileFault{File: req.Name}}
 	}
+	if parentOf(path) != "" {
+		return nil, &types.NotSupported{}
+	}
 	if req.NewCapacityKb < now {
 		return nil, &types.InvalidArgument{InvalidProperty: "newCapacityKb"}
 	}
@@ -99,6 +218,9 @@ func extend(m *simulator.Method) (types.AnyType, types.BaseMethodFault) {
 
 // reconfigured grows the disks that were edited.
 func reconfigured(m *simulator.Method, result types.AnyType) (types.AnyType, types.BaseMethodFault) {
+	if _, fault := diskChanges(m.Body.(*types.ReconfigVM_Task).Spec.DeviceChange, m.This); fault != nil {
+		return nil, fault
+	}
 	for _, change := range m.Body.(*types.ReconfigVM_Task).Spec.DeviceChange {
 		spec := change.GetVirtualDeviceConfigSpec()
 		disk, ok := spec.Device.(*types.VirtualDisk)
@@ -108,6 +230,9 @@ func reconfigured(m *simulator.Method, result types.AnyType) (types.AnyType, typ
 		file := disk.Backing.(types.BaseVirtualDeviceFileBackingInfo).GetVirtualDeviceFileBackingInfo().FileName
 		path := local(file)
 		if disk.CapacityInKB > capacity(path) {
+			if parentOf(path) != "" {
+				return nil, &types.InvalidDeviceSpec{}
+			}
 			if err := resize(path, disk.CapacityInKB); err != nil {
 				return nil, &types.CannotAccessFile{}
 			}

@@ -32,7 +32,8 @@ type fault struct {
 }
 
 // front stands before the simulator. Control, without login: GET /ctl/fault?method=M&fault=F&n=N,
-// /ctl/delay?method=M&ms=N (* is every task), /ctl/expire[?empty=1], /ctl/expireAt?method=M, /ctl/tools?on=1, /ctl/calls.
+// /ctl/delay?method=M&ms=N (* is every task), /ctl/expire[?empty=1], /ctl/expireAt?method=M, /ctl/lease?seconds=N,
+// /ctl/tools?on=1, /ctl/calls.
 type front struct {
 	inner    http.Handler
 	user     string
@@ -45,11 +46,12 @@ type front struct {
 	faults   map[string]*fault
 	delays   map[string]time.Duration
 	calls    map[string]int
+	leases   *leases
 }
 
 func newFront(inner http.Handler, user, password string) *front {
 	return &front{inner: inner, user: user, password: password, sessions: map[string]bool{}, faults: map[string]*fault{},
-		delays: map[string]time.Duration{}, calls: map[string]int{}}
+		delays: map[string]time.Duration{}, calls: map[string]int{}, leases: &leases{live: map[string]*lease{}, seconds: 300}}
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -60,6 +62,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.control(w, r)
 	case strings.HasPrefix(path, "/folder/"):
 		f.folder(w, r)
+	case strings.HasPrefix(path, "/nfc/"):
+		f.files(w, r)
 	default:
 		f.inner.ServeHTTP(w, r)
 	}
@@ -81,6 +85,8 @@ func (f *front) control(w http.ResponseWriter, r *http.Request) {
 		f.empty = q.Get("empty") != ""
 	case "/ctl/expireAt":
 		f.endsAt = q.Get("method")
+	case "/ctl/lease":
+		f.leases.seconds, _ = strconv.Atoi(q.Get("seconds"))
 	case "/ctl/tools":
 		f.tools = q.Get("on") != ""
 	case "/ctl/calls":
@@ -143,7 +149,7 @@ func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
 		if task {
 			f.later(httptest.NewRecorder(), r, m, body, delay, "")
 		} else {
-			f.pass(httptest.NewRecorder(), r, body)
+			f.answer(httptest.NewRecorder(), r, m, body)
 		}
 		panic(http.ErrAbortHandler)
 	case "hang":
@@ -161,10 +167,18 @@ func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	switch {
+	case blocked[m.Name] && f.leases.holds(m.This):
+		soapFault(w, m.This, "TaskInProgress")
 	case task:
 		f.later(w, r, m, body, delay, inTask)
-	case f.guest(w, m):
 	default:
+		f.answer(w, r, m, body)
+	}
+}
+
+// answer carries out a call that is no task: what the simulator leaves out is ours.
+func (f *front) answer(w http.ResponseWriter, r *http.Request, m *simulator.Method, body []byte) {
+	if !f.guest(w, m) && !f.nfc(w, r, m, body) {
 		f.pass(w, r, body)
 		f.remember(w)
 	}
