@@ -18,6 +18,7 @@ from sqlmodel import Field, Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from gateway.compute.host import Hypervisor
+from gateway.compute.machine_model import Devices, Firmware
 from gateway.compute.server_state import (
     ALLOWED,
     Action,
@@ -77,6 +78,16 @@ class Server(Row, table=True):
     launched_at: datetime | None = None
     own_ports: list[int] = row.json(default_factory=list)
     counted: bool = True
+    firmware: Firmware = row.enum(Firmware, default=Firmware.BIOS)
+    devices: Devices = row.enum(Devices, default=Devices.OWN)
+    adopted: bool = False
+    managed: bool = True
+    in_place: bool = False
+    """Whether its machine still is the one that was adopted, with disks where others put them."""
+    origin: dict[str, Any] = row.json(default_factory=dict)
+    """What an adopted machine was found to be: ``ref``, ``host``, ``name``, ``guest`` and ``nics``."""
+    migration_id: int | None = Field(default=None, sa_type=row.Key)
+    """The migration that is under way or not confirmed yet; no foreign key, since that one points here."""
 
     __table_args__ = (sa.Index("ix_server_tenant_uid", "tenant_id", "uid"),)
 
@@ -92,7 +103,15 @@ ORDERS: dict[str, Any] = {
 
 def allowed_actions(server: Server) -> list[Action]:
     """What may be asked of a server now, in a fixed order."""
-    return [each for each in Action if each in ALLOWED[server.status]]
+    return [each for each in Action if each in ALLOWED[server.status] - _held_back(server)]
+
+
+_DISKS = frozenset({Action.ATTACH_VOLUME, Action.DETACH_VOLUME})
+
+
+def _held_back(server: Server) -> frozenset[Action]:
+    """What would come between a server and its disks while these are not (all) where they will stay."""
+    return _DISKS if server.in_place or server.migration_id is not None else frozenset()
 
 
 # ------------------------------------------------------------------------------------------------ lists
@@ -228,13 +247,17 @@ def delete(session: Session, subject: Subject, command: ServerDelete) -> dict[st
     if server.phase is Phase.DELETING:
         return {"server": server, "job": jobs.active(session, public)}
     at_work = jobs.active(session, public)
-    if at_work is not None and at_work.kind == "server.create" and at_work.cancellable:
+    if at_work is not None and at_work.kind in _MAKING and at_work.cancellable:
         at_work.cancel_requested = True
         session.flush()
         jobs.ring_after_commit(session, at_work.id)
     else:
         _phase(server, Phase.DELETING)
     return _ordered(session, subject, server, "server.delete", {})
+
+
+_MAKING = frozenset({"server.create", "server.adopt", "server.migrate"})
+"""Jobs that are asked to stop before the server goes."""
 
 
 def reach(session: Session, subject: Subject, public_id: str, *path: str) -> Server:
@@ -254,6 +277,12 @@ def ask(
     queued = jobs.active(session, NOUN.public(server)) is not None and server.phase in (Phase.READY, Phase.BUILDING)
     if action not in ALLOWED[server.status] and server.status not in also and not queued:
         raise wrong_state(server, action)
+    if action in _held_back(server):
+        current = "MIGRATING" if server.migration_id is not None else "ADOPTED"
+        raise InvalidState(
+            "Its disks stay as they are until it has been moved and that is confirmed.", path=("id",), current=current,
+            allowed=[],
+        )  # fmt: skip
     return server
 
 

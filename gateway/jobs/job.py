@@ -55,7 +55,7 @@ class Status(StrEnum):
 
 
 LIVE = (Status.QUEUED, Status.RUNNING, Status.UNWINDING)
-FORWARD = (".delete", ".apply")
+FORWARD = (".delete", ".apply", ".confirm", ".revert")
 """How kinds of jobs end that only go forward: they cannot be cancelled. A test holds the sagas to it."""
 ENDED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 

@@ -49,6 +49,8 @@ class VolumeStatus(StrEnum):
     """Being detached."""
     EXTENDING = "EXTENDING"
     """Being grown."""
+    HELD = "HELD"
+    """In use, and staying as it is: its server was adopted or is being moved."""
     DELETING = "DELETING"
     """On its way out."""
     ERROR = "ERROR"

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.types import Info
 
-from gateway.compute import flavor, host, keypair, server, server_create
+from gateway.compute import flavor, host, keypair, migration, server, server_create
 from gateway.compute.server_state import Action
 from gateway.identity import tenant
 from gateway.image import image
@@ -64,11 +64,17 @@ class Server(Node):
     host = edge(host.NOUN, "host_id", "Where it runs; only operators see it.")
     ports = children(port.NOUN, "server_id", "Its network interfaces, oldest first.")
     volumes = children(volume.NOUN, "server_id", "The volumes attached or promised to it.")
+    firmware = column("What starts its guest.")
+    devices = column("What its disks and interfaces look like to its guest.")
+    adopted = column("Whether it was taken over from a machine that was there before the cloud.")
+    managed = column("False while an adopted machine was only looked at: nothing about it was changed yet.")
+    in_place = column("Whether its machine still is the one that was adopted, with its disks where they were.")
+    migrations = children(migration.NOUN, "server_id", "Its moves to other hosts, oldest first.")
     tags = column("Words to find it by.")
     metadata = computed(list[KeyValue], entries, "Texts for the guest and for you.", "properties")
     allowed_actions = computed(
         list[Action],
-        server.allowed_actions, "What may be asked of it now.", "status",
+        server.allowed_actions, "What may be asked of it now.", "status", "in_place", "migration_id",
     )  # fmt: skip
     jobs = children_connection(
         Listing(job.NOUN, job.find, job.Filter, job.ORDERS), "target", "What was done to it, oldest first."

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 import structlog
 from sqlmodel import select
 
-from drivers.api import ConsoleLog, Deadline, Driver, DriverError
+from drivers.api import ConsoleLog, Deadline, Driver, DriverError, ForeignPage
+from drivers.api import Unsupported as DriverUnsupported
 from gateway.compute.host import Host
 from gateway.compute.server import Server
+from gateway.kernel import errors
 from gateway.kernel.db import Database
+from workers.compute.adopt import adopting
 from workers.hypervisor import Hosts
 from workers.reach import address_of
 
 READ_S = 5.0
+LIST_S = 20.0
 MAX_BYTES = 1 << 20
 
 log = structlog.get_logger(__name__)
@@ -49,3 +53,19 @@ class Live:
             log.info("console log could not be read", reason=error.reason)
             return None
         return None if found is None else found.decode(errors="replace")
+
+    def foreign_machines(self, host: Host, after: str | None, limit: int) -> ForeignPage:
+        """Machines on a host that are not the cloud's, as they are now. Raises Unsupported, HypervisorError."""
+        with self.db.read() as session:
+            where = address_of(session, host)
+
+        def work(driver: Driver, deadline: Deadline) -> ForeignPage:
+            return adopting(driver).list_foreign(after, limit, deadline)
+
+        try:
+            found: ForeignPage = self.hosts.call(where, work, seconds=LIST_S)
+        except DriverUnsupported as error:
+            raise errors.Unsupported(error.reason, capability=error.capability.value, hypervisor=where.kind) from error
+        except DriverError as error:
+            raise errors.HypervisorError("The host cannot be asked now.", reason=error.reason) from error
+        return found

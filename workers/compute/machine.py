@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlmodel import Session, col, select
 
-from drivers.api import Capability, DiskSpec, Machine, MachineSpec, NicSpec
+from drivers.api import Capability, Devices, DiskSpec, Firmware, Machine, MachineSpec, NicSpec
+from gateway.compute import machine_model
 from gateway.compute import server as servers
 from gateway.compute.host import Host
 from gateway.compute.server import Server
@@ -18,8 +19,13 @@ from gateway.volume.volume import Volume
 from workers.compute.seed import FirstBoot, Interface, build, hostname
 
 
-def spec(session: Session, server: Server) -> MachineSpec:
-    """The machine of a server, whole: root disk or boot volume first, data volumes by device, NICs in order."""
+def spec(
+    session: Session, server: Server, *, host_id: int | None = None, devices: machine_model.Devices | None = None
+) -> MachineSpec:
+    """The machine of a server, whole: root disk or boot volume first, data volumes by device, NICs in order; for its
+    own host and with its own devices unless others are named. An adopted one is told nothing at a first boot, which it
+    had long ago.
+    """
     held = session.exec(select(Volume).where(Volume.server_id == server.id).order_by(col(Volume.device))).all()
     disks = [DiskSpec(volume.uid, volume.device or "") for volume in held]
     if server.root_uid is not None:
@@ -31,7 +37,8 @@ def spec(session: Session, server: Server) -> MachineSpec:
     nics = tuple(NicSpec(port.uid, networks[port.network_id].uid, port.mac) for port in attached)
     public = servers.NOUN.public(server)
     tenant = session.get_one(Tenant, server.tenant_id)
-    host = session.get(Host, server.host_id) if server.host_id is not None else None
+    there = host_id if host_id is not None else server.host_id
+    host = session.get(Host, there) if there is not None else None
     serves = host is None or Capability.DHCP in host.capabilities
     boot = FirstBoot(
         instance_id=public,
@@ -48,8 +55,10 @@ def spec(session: Session, server: Server) -> MachineSpec:
         ram_mib=server.ram_mib,
         disks=tuple(disks),
         nics=nics,
-        seed=build(boot),
+        seed=None if server.adopted else build(boot),
+        firmware=Firmware(server.firmware.value),
         marks={"server": public, "tenant": f"{tenant.uid}"},
+        devices=Devices((devices or server.devices).value),
     )
 
 

@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 
 from drivers.api import Power, PowerAction, Transient, VolumeSpec
 from gateway.compute import host as hosts
+from gateway.compute import migration as migrations
 from gateway.compute import placing, server_create
 from gateway.compute import server as servers
 from gateway.compute.host import Amount, Hypervisor
@@ -25,6 +26,8 @@ from gateway.kernel.errors import Refusal
 from gateway.network import port as ports
 from gateway.volume import volume as volumes
 from gateway.volume.volume import Volume, VolumeStatus
+from workers.compute import migrate
+from workers.compute.adopt import disown
 from workers.compute.machine import observed, spec
 from workers.image.image import ensure_on_host as ensure_image
 from workers.network import network as network_work
@@ -247,7 +250,7 @@ def _let_go(session: Session, server: Server, doomed: set[int]) -> None:
 
 saga(
     "server.create",
-    Step("place", _place, _unplace),
+    Step("place", _place, _unplace, rows=True),
     Step("network", _network, _disconnect),
     Step("image", _fetch_image, kept="base images stay for the next server and are collected when unused"),
     Step("disks", _disks, _drop_disks),
@@ -340,9 +343,17 @@ def _begin(_run: Run) -> Change:
 def _delete_machine(run: Run) -> Change:
     with run.read() as session:
         server = session.get(Server, run.arguments["server_id"])
+        kept = migrations.of_server(session, run.arguments["server_id"])
+    if server is not None:
+        for each in kept:
+            migrate.drop_kept(run, server, each)
     if server is not None and server.host_id is not None:
         uid = server.uid
-        call(run, server.host_id, lambda driver, deadline: driver.machines.remove(uid, deadline))
+        if server.in_place and server.migration_id is None:
+            call(run, server.host_id, lambda driver, deadline: disown(driver, uid, deadline))
+            run.say("The machine was adopted: it is handed back, with its disks, and stays as it is.")
+        else:
+            call(run, server.host_id, lambda driver, deadline: driver.machines.remove(uid, deadline))
 
     def change(session: Session, job: Job) -> None:
         found = _gone(session, job)
@@ -404,6 +415,7 @@ def _forget(_run: Run) -> Change:
         if server.host_id is not None:
             fresh = Amount(server.vcpus, server.ram_mib, server.disk_gib)
             hosts.release(session, server.host_id, fresh)
+        migrations.forget(session, server.id)
         servers.forget(session, server)
 
     return change
@@ -411,7 +423,7 @@ def _forget(_run: Run) -> Change:
 
 saga(
     "server.delete",
-    Step("begin", _begin, kept="a deletion goes on until it is done"),
+    Step("begin", _begin, kept="a deletion goes on until it is done", rows=True),
     Step("machine", _delete_machine, kept="a deletion goes on until it is done"),
     Step("disks", _delete_disks, kept="a deletion goes on until it is done"),
     Step("network", _delete_ports, kept="a deletion goes on until it is done"),

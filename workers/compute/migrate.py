@@ -1,0 +1,530 @@
+"""Servers on the move: the sagas ``server.migrate``, and behind it ``migration.confirm`` or ``migration.revert``.
+
+place -> stop -> copy -> network -> machine -> boot -> verify -> switch. Until the last step the server is recorded on
+its old host and every effect is on the new one, so unwinding takes the new host's things away and starts the old
+machine again. After it the old machine is kept, off. Confirming and reverting only go forward: each takes one of the
+two machines away for good. A machine that was adopted is never destroyed, only handed back.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session
+
+from drivers.api import ConsoleLog, Deadline, Driver, HostAtFault, Power, PowerAction, Refused, Transient
+from gateway.compute import host as hosts
+from gateway.compute import migration as migrations
+from gateway.compute import placing
+from gateway.compute import server as servers
+from gateway.compute.host import Host
+from gateway.compute.migration import GuestConversion, Migration, MigrationStatus
+from gateway.compute.server import Server
+from gateway.compute.server_state import Phase
+from gateway.jobs.job import Job
+from gateway.kernel import errors
+from gateway.kernel.errors import Refusal
+from gateway.network import port as ports
+from gateway.network.network import Network
+from workers.compute import carry, v2v
+from workers.compute.adopt import disown
+from workers.compute.machine import observed, spec
+from workers.network import network as network_work
+from workers.network import port as port_work
+from workers.reach import call
+from workers.saga import Change, Run, Step, saga
+
+POWER_S = 60.0
+BUILD_S = 600.0
+LOOK_S = 0.25
+CONSOLE_BYTES = 1 << 16
+LINE_CHARACTERS = 200
+
+
+def _move(session: Session, run_or_job: Run | Job) -> tuple[Server, Migration]:
+    """The server and its move. Raises NotFound when it is gone."""
+    server = session.get(Server, run_or_job.arguments["server_id"])
+    migration = session.get(Migration, run_or_job.arguments["migration_id"])
+    if server is None or migration is None:
+        raise errors.NotFound("The server is gone.")
+    return server, migration
+
+
+def _parts(run: Run) -> tuple[Server, Migration]:
+    with run.read() as session:
+        return _move(session, run)
+
+
+def _new(run: Run) -> int:
+    host_id: int = run.memory["host_id"]
+    return host_id
+
+
+def _old(run: Run, host_id: int, work: Any, *, seconds: float = 120.0) -> Any:
+    """A call of the host that the server leaves: another new host would not help against its faults."""
+    try:
+        return call(run, host_id, work, seconds=seconds)
+    except HostAtFault as error:
+        raise Transient(error.reason, vendor_code=error.vendor_code) from error
+
+
+# ------------------------------------------------------------------------------------------------ place
+
+
+def _place(run: Run) -> Change:
+    server, migration = _parts(run)
+    if migration.conversion is GuestConversion.VIRT_V2V:
+        v2v.require()
+    uid, source_id = _source(server)
+    machine = _old(run, source_id, lambda driver, deadline: driver.machines.inspect(uid, deadline))
+    if machine is None or machine.power not in (Power.RUNNING, Power.OFF):
+        current = "ABSENT" if machine is None else machine.power.value
+        raise errors.InvalidState(f"The machine is {current}.", current=current, allowed=["RUNNING", "OFF"])
+
+    def change(session: Session, job: Job) -> None:
+        moving, record = _move(session, job)
+        wanted = migrations.request(session, moving, record, job.arguments["availability_zone"], frozenset(run.avoid))
+        host = placing.place(session, wanted, record.claim, "server")
+        if host is None:
+            raise Transient("other servers took the room first")
+        record.host_id = host.id
+        record.was_running = machine.power is Power.RUNNING
+        job.memory = {**job.memory, "host_id": host.id, "source_id": source_id, "ran": record.was_running}
+
+    run.say("A host was chosen and its room claimed.")
+    return change
+
+
+def _source(server: Server) -> tuple[UUID, int]:
+    if server.phase is not Phase.READY or server.host_id is None:
+        current = server.status.value
+        raise errors.InvalidState(f"The server is {current}.", current=current, allowed=["ACTIVE", "STOPPED"])
+    return server.uid, server.host_id
+
+
+def _unplace(run: Run) -> Change:
+    def change(session: Session, job: Job) -> None:
+        if "host_id" not in job.memory:
+            return
+        migration = session.get(Migration, run.arguments["migration_id"])
+        if migration is not None and migration.host_id is not None:
+            hosts.release(session, migration.host_id, migration.claim)
+            migration.host_id = None
+        job.memory = {key: value for key, value in job.memory.items() if key not in ("host_id", "source_id", "ran")}
+
+    return change
+
+
+# ------------------------------------------------------------------------------------------------ stop
+
+
+def _stop(run: Run) -> Change:
+    server, _migration = _parts(run)
+    uid, source_id = server.uid, run.memory["source_id"]
+    machine = None
+    patience = float(run.arguments["graceful_timeout_s"])
+    if patience and run.memory["ran"]:
+        machine = _old(
+            run, source_id, lambda driver, deadline: driver.machines.power(uid, PowerAction.SHUTDOWN, deadline),
+            seconds=patience,
+        )  # fmt: skip
+    asked = machine is not None and machine.power is Power.OFF
+    if not asked:
+        machine = _old(
+            run, source_id, lambda driver, deadline: driver.machines.power(uid, PowerAction.OFF, deadline),
+            seconds=POWER_S,
+        )  # fmt: skip
+    if machine is None or machine.power is not Power.OFF:
+        raise Transient("the machine is not off")
+    if run.memory["ran"]:
+        run.say("The guest shut down." if asked else "The guest was powered off.")
+    else:
+        run.say("It was off.")
+
+    def change(session: Session, job: Job) -> None:
+        servers.observe(session, _move(session, job)[0], observed(machine))
+
+    return change
+
+
+def _start_again(run: Run) -> Change | None:
+    if not run.memory.get("ran"):
+        return None
+    with run.read() as session:
+        server = session.get(Server, run.arguments["server_id"])
+    if server is None:
+        return None
+    uid = server.uid
+    machine = _old(
+        run, run.memory["source_id"],
+        lambda driver, deadline: driver.machines.power(uid, PowerAction.ON, deadline), seconds=POWER_S,
+    )  # fmt: skip
+
+    def change(session: Session, job: Job) -> None:
+        found = session.get(Server, job.arguments["server_id"])
+        if found is not None:
+            servers.observe(session, found, observed(machine))
+
+    return change
+
+
+# ------------------------------------------------------------------------------------------------ copy
+
+
+def _copy(run: Run) -> None:
+    with run.read() as session:
+        server, migration = _move(session, run)
+        disks = migrations.disk_uids(session, server)
+    known = {each["uid"] for each in migration.disks}
+    there = {each.id for each in call(run, _new(run), lambda driver, deadline: driver.volumes.list(deadline))}
+    left = [(uid, device) for uid, device in disks if str(uid) not in known or uid not in there]
+    if left:
+        way = carry.way(run, run.memory["source_id"], _new(run), migration.uid)
+        try:
+            if migration.conversion is GuestConversion.VIRT_V2V:
+                made = v2v.carry_all(way, server, disks)
+                run.db.run(lambda session: _record(session, migration.id, made))
+            else:
+                for uid, device in left:
+                    one = carry.carry(way, uid, device)
+                    run.db.run(lambda session, one=one: _record(session, migration.id, [one]))  # type: ignore[misc]  # mypy cannot infer a defaulted lambda
+        finally:
+            shutil.rmtree(way.folder, ignore_errors=True)
+    run.say(f"Disks carried over: {len(disks)}, each with the checksum that it left with.")
+    if migration.conversion is GuestConversion.VIRT_V2V:
+        run.say(f"Disks carried over: {len(disks)}, changed by virt-v2v.")
+
+
+def _record(session: Session, migration_id: int, disks: list[dict[str, Any]]) -> None:
+    for each in disks:
+        migrations.carried(session, migration_id, each)
+
+
+def _drop_copies(run: Run) -> Change | None:
+    if "host_id" not in run.memory:
+        return None
+    with run.read() as session:
+        server = session.get(Server, run.arguments["server_id"])
+        migration = session.get(Migration, run.arguments["migration_id"])
+        disks = migrations.disk_uids(session, server) if server is not None else []
+    for uid, _ in disks:
+        call(run, _new(run), lambda driver, deadline, uid=uid: driver.volumes.remove(uid, deadline))
+    if migration is not None:
+        shutil.rmtree(carry.folder_of(run.settings, migration.uid), ignore_errors=True)
+
+    def change(session: Session, job: Job) -> None:
+        found = session.get(Migration, job.arguments["migration_id"])
+        if found is not None:
+            found.disks = []
+
+    return change
+
+
+# ------------------------------------------------------------------------------------------------ network
+
+
+def _connect(run: Run) -> None:
+    with run.read() as session:
+        mine = ports.of_server(session, run.arguments["server_id"])
+    for network_id in dict.fromkeys(port.network_id for port in mine):
+        network_work.ensure_on_host(run, network_id, _new(run))
+    for port in mine:
+        port_work.ensure_on_host(run, port.id, _new(run))
+    run.say(f"Ports ready on the new host: {len(mine)}." if mine else "It is on no network of the cloud.")
+
+
+def _reconnect(run: Run) -> None:
+    """The ports are recorded on the old host again, where they never ceased to be."""
+    if "host_id" not in run.memory:
+        return
+    with run.read() as session:
+        server = session.get(Server, run.arguments["server_id"])
+        mine = ports.of_server(session, run.arguments["server_id"])
+    for port in mine:
+        port_work.remove_from_host(run, port.id, _new(run))
+        if server is not None and not server.in_place:
+            port_work.ensure_on_host(run, port.id, run.memory["source_id"])
+
+
+# ------------------------------------------------------------------------------------------------ machine
+
+
+def _machine(run: Run) -> None:
+    with run.read() as session:
+        server, migration = _move(session, run)
+        devices = migrations.devices_after(server, migration)
+        wanted = spec(session, server, host_id=_new(run), devices=devices)
+    call(run, _new(run), lambda driver, deadline: driver.machines.ensure(wanted, deadline), seconds=BUILD_S)
+    run.say("The machine is defined, with the same id, MAC addresses and disks.")
+
+
+def _unmake(run: Run) -> None:
+    if "host_id" not in run.memory:
+        return
+    with run.read() as session:
+        server = session.get(Server, run.arguments["server_id"])
+    if server is not None:
+        uid = server.uid
+        call(run, _new(run), lambda driver, deadline: driver.machines.remove(uid, deadline))
+
+
+def _boot(run: Run) -> None:
+    if not run.memory["ran"]:
+        run.say("It was off and stays off.")
+        return
+    server, _migration = _parts(run)
+    uid = server.uid
+    machine = call(
+        run, _new(run), lambda driver, deadline: driver.machines.power(uid, PowerAction.ON, deadline), seconds=POWER_S
+    )
+    if machine.power is not Power.RUNNING:
+        raise Transient(f"the machine is {machine.power.value} after it was powered on")
+    run.say("The machine is powered on.")
+
+
+# ------------------------------------------------------------------------------------------------ verify
+
+
+def _verify(run: Run) -> Change:
+    server, _migration = _parts(run)
+    expected: str | None = run.arguments["expect"]
+    seen = None
+    if run.memory["ran"]:
+        seen = _wait_for_guest(run, server.uid, expected)
+    run.say(seen or "It was off: that its guest boots was not tried.")
+
+    def change(session: Session, job: Job) -> None:
+        _move(session, job)[1].seen = seen
+
+    return change
+
+
+def _wait_for_guest(run: Run, uid: UUID, expected: str | None) -> str:
+    """What was seen of the guest, said as it is. Raises Refused when what was expected did not come in time."""
+    deadline = Deadline(float(run.arguments["expect_timeout_s"]) if expected is not None else 0.0)
+    told = carry.Teller(run, "Waiting for the guest")
+    while True:
+        machine, text = call(run, _new(run), lambda driver, left: _look(driver, uid, left))
+        if machine is None or machine.power is not Power.RUNNING:
+            raise Refused(f"the machine is {'gone' if machine is None else machine.power.value} after its first start")
+        if expected is None:
+            line = _last_line(text)
+            console = f"its console says: {line}" if line else "nothing of its console was waited for"
+            return f"The hypervisor says that it runs; {console}"
+        found = next((line for line in (text or "").splitlines() if expected in line), None)
+        if found is not None:
+            return f"Its console says: {found.strip()[:LINE_CHARACTERS]}"
+        if text is None:
+            raise Refused("the new host keeps no console log in which a text could be waited for")
+        if not deadline.remaining:
+            raise Refused(f"the guest did not write {expected!r} on its serial port in time")
+        told(0, None)
+        time.sleep(LOOK_S)
+
+
+def _look(driver: Driver, uid: UUID, deadline: Deadline) -> tuple[Any, str | None]:
+    machine = driver.machines.inspect(uid, deadline)
+    if not isinstance(driver, ConsoleLog):
+        return machine, None
+    return machine, driver.console_log(uid, CONSOLE_BYTES, deadline).decode(errors="replace")
+
+
+def _last_line(text: str | None) -> str | None:
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    return lines[-1][:LINE_CHARACTERS] if lines else None
+
+
+# ------------------------------------------------------------------------------------------------ switch
+
+
+def _switch(run: Run) -> Change:
+    server, _migration = _parts(run)
+    uid = server.uid
+    machine = call(run, _new(run), lambda driver, deadline: driver.machines.inspect(uid, deadline))
+    if machine is None:
+        raise Transient("the new machine went away")
+
+    def change(session: Session, job: Job) -> None:
+        moving, record = _move(session, job)
+        migrations.moved(session, moving, record, session.get_one(Host, job.memory["host_id"]))
+        servers.observe(session, moving, observed(machine))
+
+    run.say("The server is on its new host. The old machine is kept until serverMigrateConfirm or serverMigrateRevert.")
+    return change
+
+
+def _failed(session: Session, job: Job, why: Refusal) -> None:
+    server = session.get(Server, job.arguments["server_id"])
+    migration = session.get(Migration, job.arguments["migration_id"])
+    if server is not None and migration is not None:
+        migrations.end(session, server, migration, MigrationStatus.FAILED, why.message)
+
+
+saga(
+    "server.migrate",
+    Step("place", _place, _unplace),
+    Step("stop", _stop, _start_again),
+    Step("copy", _copy, _drop_copies),
+    Step("network", _connect, _reconnect),
+    Step("machine", _machine, _unmake),
+    Step("boot", _boot, kept="removing the machine powers it off"),
+    Step("verify", _verify, kept="it only looks"),
+    Step("switch", _switch, kept="it is the last step: what is recorded by it stays"),
+    failed=_failed,
+)
+
+
+# ------------------------------------------------------------------------------------------------ confirm
+
+
+def drop_kept(run: Run, server: Server, migration: Migration) -> None:
+    """Take what the other host keeps of a server away from there; a machine that was adopted is handed back. Twice
+    equals once.
+    """
+    _drop_machine(run, server, migration)
+    _drop_disks(run, server, migration)
+    _drop_ports(run, server, migration)
+
+
+def _drop_machine(run: Run, server: Server, migration: Migration) -> None:
+    if migration.host_id is None:
+        return
+    uid = server.uid
+    if server.in_place:
+        call(run, migration.host_id, lambda driver, deadline: disown(driver, uid, deadline))
+    else:
+        call(run, migration.host_id, lambda driver, deadline: driver.machines.remove(uid, deadline))
+
+
+def _drop_disks(run: Run, server: Server, migration: Migration) -> None:
+    if migration.host_id is None or server.in_place:
+        return
+    with run.read() as session:
+        disks = migrations.disk_uids(session, server)
+    for uid, _ in disks:
+        call(run, migration.host_id, lambda driver, deadline, uid=uid: driver.volumes.remove(uid, deadline))
+
+
+def _drop_ports(run: Run, server: Server, migration: Migration) -> None:
+    if migration.host_id is None:
+        return
+    with run.read() as session:
+        mine = ports.of_server(session, server.id)
+        networks = {port.id: session.get_one(Network, port.network_id).uid for port in mine}
+    for port in mine:
+        if port.host_id != migration.host_id:
+            network_uid = networks[port.id]
+            call(
+                run, migration.host_id,
+                lambda driver, deadline, n=network_uid, p=port.uid: driver.networks.remove_port(n, p, deadline),
+            )  # fmt: skip
+    for network_id in dict.fromkeys(port.network_id for port in mine):
+        network_work.leave_host(run, network_id, migration.host_id)
+
+
+def _forward(work: Any, said: str) -> Any:
+    def do(run: Run) -> None:
+        try:
+            server, migration = _parts(run)
+        except errors.NotFound:
+            return  # the server was deleted, with all that was kept of it
+        work(run, server, migration)
+        run.say(said)
+
+    return do
+
+
+def _confirmed(_run: Run) -> Change:
+    def change(session: Session, job: Job) -> None:
+        server = session.get(Server, job.arguments["server_id"])
+        migration = session.get(Migration, job.arguments["migration_id"])
+        if server is not None and migration is not None and migration.status is MigrationStatus.CONFIRMING:
+            migrations.end(session, server, migration, MigrationStatus.CONFIRMED)
+
+    return change
+
+
+_ON = "what was decided goes on until it is done"
+
+saga(
+    "migration.confirm",
+    Step("machine", _forward(_drop_machine, "The old machine is gone from its host, or handed back."), kept=_ON),
+    Step("disks", _forward(_drop_disks, "Nothing of its disks is left on the old host."), kept=_ON),
+    Step("network", _forward(_drop_ports, "Nothing of its ports is left on the old host."), kept=_ON),
+    Step("release", _confirmed, kept=_ON),
+    forward=True,
+)
+
+
+# ------------------------------------------------------------------------------------------------ revert
+
+
+def _remove_new(run: Run, server: Server, migration: Migration) -> None:
+    """The new machine goes first: the two must never run beside each other."""
+    if server.host_id is None or migration.status is not MigrationStatus.REVERTING:
+        return
+    uid, host_id = server.uid, server.host_id
+    call(run, host_id, lambda driver, deadline: driver.machines.remove(uid, deadline))
+    with run.read() as session:
+        disks = migrations.disk_uids(session, server)
+    for disk, _ in disks:
+        call(run, host_id, lambda driver, deadline, disk=disk: driver.volumes.remove(disk, deadline))
+
+
+def _ports_back(run: Run, server: Server, migration: Migration) -> None:
+    if server.host_id is None or migration.host_id is None or migration.status is not MigrationStatus.REVERTING:
+        return
+    with run.read() as session:
+        mine = ports.of_server(session, server.id)
+    for port in mine:
+        if port.host_id == server.host_id:
+            port_work.remove_from_host(run, port.id, server.host_id)
+        if not server.in_place:
+            port_work.ensure_on_host(run, port.id, migration.host_id)
+
+
+def _back(_run: Run) -> Change:
+    def change(session: Session, job: Job) -> None:
+        server = session.get(Server, job.arguments["server_id"])
+        migration = session.get(Migration, job.arguments["migration_id"])
+        if server is not None and migration is not None and migration.status is MigrationStatus.REVERTING:
+            migrations.moved_back(session, server, migration)
+
+    return change
+
+
+def _old_on(run: Run) -> Change | None:
+    with run.read() as session:
+        server = session.get(Server, run.arguments["server_id"])
+        migration = session.get(Migration, run.arguments["migration_id"])
+    if server is None or migration is None or server.host_id is None:
+        return None
+    uid, was_running = server.uid, migration.was_running
+
+    def work(driver: Driver, deadline: Deadline) -> Any:
+        if was_running:
+            return driver.machines.power(uid, PowerAction.ON, deadline)
+        return driver.machines.inspect(uid, deadline)
+
+    machine = call(run, server.host_id, work, seconds=POWER_S)
+    run.say("The old machine runs again." if was_running else "The old machine is off, as it was.")
+
+    def change(session: Session, job: Job) -> None:
+        found = session.get(Server, job.arguments["server_id"])
+        if found is not None:
+            servers.observe(session, found, observed(machine))
+
+    return change
+
+
+saga(
+    "migration.revert",
+    Step("machine", _forward(_remove_new, "The new machine and its disks are gone."), kept=_ON),
+    Step("network", _forward(_ports_back, "The ports are on the old host again."), kept=_ON),
+    Step("switch", _back, kept=_ON),
+    Step("power", _old_on, kept=_ON),
+    forward=True,
+)

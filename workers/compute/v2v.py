@@ -1,0 +1,125 @@
+"""virt-v2v: putting virtio drivers into a guest that comes from elsewhere. An optional program of the worker.
+
+It is asked for by name and never used otherwise; where it is missing the job refuses. It reads a description of the
+machine in libvirt's XML with the disks as files beside it, and writes one qcow2 for each. What it does takes minutes
+(it boots an appliance), and the disks' content is changed by design: both checksums are recorded, and differ.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+from xml.sax.saxutils import quoteattr
+
+from drivers.api import DiskFile, DiskFormat, Refused, Transient
+from gateway.compute.machine_model import Firmware
+from gateway.compute.server import Server
+from gateway.image import inspection
+from gateway.image.formats import ImageFormat, ImageRefused, InspectionLimits
+from gateway.image.upload import file_sha256
+from gateway.kernel import errors
+from workers.compute import carry
+from workers.compute.carry import Teller, Way
+
+PROGRAM = "virt-v2v"
+NAME = "guest"
+MOST_S = 4 * 3600.0
+LOOK_S = 0.5
+WORDS = 300
+
+
+def require() -> str:
+    """The program's path. Raises Unsupported when this worker has none."""
+    found = shutil.which(PROGRAM)
+    if found is None:
+        raise errors.Unsupported(
+            "This worker has no virt-v2v: install it there, or move the server without a conversion.",
+            capability=PROGRAM, hypervisor=None,
+        )  # fmt: skip
+    return found
+
+
+def carry_all(way: Way, server: Server, disks: Sequence[tuple[UUID, str]]) -> list[dict[str, Any]]:
+    """Bring all disks over, converted together. Raises the driver's errors, Refused when the guest is beyond it."""
+    program = require()
+    left, before = [], []
+    for number, (uid, _device) in enumerate(disks):
+        file, digest = carry.fetch(way, uid, f"left-{number}")
+        left.append(file)
+        before.append(digest)
+    description = way.folder / f"{NAME}.xml"
+    description.write_text(describe(server, left))
+    made = way.folder / "made"
+    made.mkdir(mode=0o700)
+    _run(
+        [program, "-i", "libvirtxml", str(description), "-o", "local", "-os", str(made), "-of", "qcow2", "-on", NAME],
+        way,
+    )
+    told = []
+    for number, (uid, device) in enumerate(disks):
+        file = _made(made / f"{NAME}-sd{chr(ord('a') + number)}")
+        after = carry.bring(way, uid, file)
+        told.append(
+            {
+                "uid": str(uid),
+                "device": device,
+                "size_bytes": file.virtual_size_bytes,
+                "copied_bytes": left[number].size_bytes,
+                "sha256_before": before[number],
+                "sha256_after": after,
+            }
+        )
+    return told
+
+
+def describe(server: Server, files: Sequence[DiskFile]) -> str:
+    """The machine as libvirt's XML, as far as virt-v2v reads it."""
+    loader = "<os firmware='efi'><type arch='x86_64'>hvm</type></os>"
+    if server.firmware is Firmware.BIOS:
+        loader = "<os><type arch='x86_64'>hvm</type></os>"
+    disks = "".join(
+        f"<disk type='file' device='disk'><driver name='qemu' type={quoteattr(file.format.value.lower())}/>"
+        f"<source file={quoteattr(str(file.path))}/><target dev='sd{chr(ord('a') + number)}' bus='scsi'/></disk>"
+        for number, file in enumerate(files)
+    )
+    return (
+        f"<domain type='vmware'><name>{NAME}</name><memory unit='MiB'>{server.ram_mib}</memory>"
+        f"<vcpu>{server.vcpus}</vcpu>{loader}<features><acpi/></features><devices>{disks}</devices></domain>"
+    )
+
+
+def _run(command: Sequence[str], way: Way) -> None:
+    told = Teller(way.run, "virt-v2v is at work")
+    words = way.folder / "words"
+    with words.open("wb") as out:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            ends = time.monotonic() + MOST_S
+            while process.poll() is None:
+                if time.monotonic() > ends:
+                    raise Transient("virt-v2v did not end in time")
+                told(0, None)
+                time.sleep(LOOK_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+    if process.returncode:
+        last = words.read_text(errors="replace").strip()[-WORDS:]
+        raise Refused(f"virt-v2v could not convert the guest: {last}")
+
+
+def _made(path: Path) -> DiskFile:
+    """What virt-v2v wrote, looked at like anything that came from outside."""
+    try:
+        found = inspection.inspect(path, declared=ImageFormat.QCOW2, limits=InspectionLimits())
+        with path.open("rb") as file:
+            digest = file_sha256(file.fileno())
+    except (ImageRefused, OSError) as error:
+        raise Refused(f"virt-v2v did not write a disk that can be used: {error}") from error
+    return DiskFile(path, DiskFormat.QCOW2, found.size_bytes, found.virtual_size_bytes, digest)
