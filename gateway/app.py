@@ -23,7 +23,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway import first_start, metrics, migrations
-from gateway.compute.inventory import Inventory
 from gateway.dashboard.routes import routes as dashboard_routes
 from gateway.identity import bootstrap
 from gateway.kernel import log as logs
@@ -31,11 +30,13 @@ from gateway.kernel import noun, secretbox
 from gateway.kernel.db import Database
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.settings import Settings
+from gateway.reads.reader import reader
 from resolvers.identity.authentication import Recogniser
 from resolvers.image.routes import routes as image_routes
 from resolvers.integration.download import routes as export_routes
 from resolvers.kernel.context import Context, Services
 from resolvers.kernel.feed import Feed
+from resolvers.planner.planner import Planner
 from resolvers.schema import committed, schema
 from resolvers.schema_care.deprecation import future
 from resolvers.schema_care.future import future_of
@@ -66,6 +67,7 @@ class Cloud:
     first: first_start.FirstStart
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     asking: asyncio.Future[None] | None = None
+    planner: Planner | None = None
 
     @classmethod
     def open(cls, settings: Settings) -> Cloud:
@@ -78,6 +80,8 @@ class Cloud:
     def close(self) -> None:
         """Let go of everything, steps under way first."""
         self.plant.stop()
+        if self.planner is not None:
+            self.planner.close()
         self.db.close()
 
     def app(self) -> Starlette:
@@ -101,6 +105,9 @@ class Cloud:
             extras={"live": Live(self.db, self.plant.hosts), "drivers": self.first.known},
         )
         recogniser = Recogniser(self.db)
+        if self.settings.read_planner:
+            connections = reader(self.db, self.settings.operation_timeout_s)
+            self.planner = Planner(schema(), connections, on_sqlite=self.db.sqlite)
 
         async def context(identity: Any, caller: Caller, operation: OperationInfo) -> Context:
             structlog.contextvars.bind_contextvars(request_id=operation.request_id)
@@ -118,6 +125,7 @@ class Cloud:
             trusted_only=manifest is not None,
             compression=self.settings.compression,
             stopping=self.stopping,
+            plan=self.planner,
             rate_limiter=MemoryRateLimiter(self.settings.rate_limit, 60) if self.settings.rate_limit else None,
         )
         return [
@@ -165,7 +173,6 @@ def open_database(settings: Settings) -> Database:
     box = secretbox.load(settings.state_dir)
     db.provide("sealed", box)
     db.provide("settings", settings)
-    db.provide("inventory", Inventory())
     bootstrap.equip(db, box)
     return db
 

@@ -16,9 +16,9 @@ from gateway.kernel.errors import Invalid
 
 UidSource = Callable[[], UUID]
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_VALUES = {character: value for value, character in enumerate(_ALPHABET)}
-_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUES = {character: value for value, character in enumerate(ALPHABET)}
+_PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
 _LENGTH = 26
 
 
@@ -35,7 +35,15 @@ def new(session: Session) -> UUID:
 
 def encode(prefix: str, uid: UUID) -> str:
     """The TypeID of a uid: 26 base32 digits behind the prefix."""
-    number = uid.int
+    return _encode(prefix, uid.int)
+
+
+def encode_hex(prefix: str, uid: str) -> str:
+    """The TypeID of a uid in hexadecimal digits."""
+    return _encode(prefix, int(uid, 16))
+
+
+def _encode(prefix: str, number: int) -> str:
     digits = [_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)]
     return f"{prefix}_{''.join(digits)}"
 

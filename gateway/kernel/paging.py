@@ -57,14 +57,14 @@ Orders = Mapping[str, Any]
 
 def fetch(session: Session, rows: SelectOfScalar[R], table: type[R], orders: Orders, want: Want) -> Page[R]:
     """One page of ``rows``. Raises Invalid at ``first``, ``last``, ``after`` or ``before``."""
-    size, backwards = _size(want)
+    size, backwards = extent(want)
     column = _column(orders, want)
     keys: list[Any] = [col(table.uid)] if column is None else [column, col(table.uid)]
     descending = want.descending != backwards
     statement = rows
     for cursor, behind, name in ((want.after, True, "after"), (want.before, False, "before")):
         if cursor is not None:
-            bound = [sa.literal(value, key.type) for value, key in zip(_decode(cursor, want, name), keys, strict=True)]
+            bound = [sa.literal(value, key.type) for value, key in zip(decoded(cursor, want, name), keys, strict=True)]
             left, right = sa.tuple_(*keys), sa.tuple_(*bound)
             statement = statement.where(left > right if behind != want.descending else left < right)
     statement = statement.order_by(*(key.desc() if descending else key.asc() for key in keys)).limit(size + 1)
@@ -83,7 +83,8 @@ def count(session: Session, rows: SelectOfScalar[Any]) -> int:
     return session.exec(select(func.count()).select_from(rows.order_by(None).subquery())).one()
 
 
-def _size(want: Want) -> tuple[int, bool]:
+def extent(want: Want) -> tuple[int, bool]:
+    """The page's size, and whether it is counted from the end. Raises Invalid at ``first`` or ``last``."""
     if want.first is not None and want.last is not None:
         raise Invalid("Give first or last, not both.", path=("last",))
     backwards = want.last is not None
@@ -100,14 +101,17 @@ def _column(orders: Orders, want: Want) -> Any:
 
 
 def _encode(row: Row, want: Want, column: Any) -> str:
-    kept: list[Any] = [_order_name(want), row.uid.hex]
-    if column is not None:
-        value = getattr(row, column.key)
-        kept.append({"t": value.isoformat()} if isinstance(value, datetime) else value)
+    return encoded(order_name(want), row.uid.hex, *([] if column is None else [getattr(row, column.key)]))
+
+
+def encoded(order: str, uid: str, *values: Any) -> str:
+    """A cursor: the order's name, the uid in hexadecimal, and the value of the order's column if it has one."""
+    kept = [order, uid, *({"t": each.isoformat()} if isinstance(each, datetime) else each for each in values)]
     return base64.urlsafe_b64encode(json.dumps(kept, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, want: Want, name: str) -> list[Any]:
+def decoded(cursor: str, want: Want, name: str) -> list[Any]:
+    """What a cursor holds: the value of the order's column if it has one, and the uid. Raises Invalid at ``name``."""
     try:
         kept = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         order, uid, *values = kept
@@ -115,12 +119,13 @@ def _decode(cursor: str, want: Want, name: str) -> list[Any]:
         keys.append(UUID(hex=uid))
     except (ValueError, TypeError, KeyError, AttributeError, binascii.Error, RecursionError):
         raise Invalid("This cursor is not one of ours.", path=(name,)) from None
-    if order != _order_name(want) or len(keys) != (1 if want.order == CREATED_AT else 2):
+    if order != order_name(want) or len(keys) != (1 if want.order == CREATED_AT else 2):
         raise Invalid("This cursor belongs to another order of the list.", path=(name,))
     if any(isinstance(key, bool) or not isinstance(key, str | int | datetime | UUID) for key in keys):
         raise Invalid("This cursor is not one of ours.", path=(name,))
     return keys
 
 
-def _order_name(want: Want) -> str:
+def order_name(want: Want) -> str:
+    """The name of an order in cursors."""
     return f"{want.order}-" if want.descending else want.order

@@ -68,6 +68,10 @@ class Settings(BaseSettings):
         default=15.0, gt=0, le=600, description="Seconds one GraphQL operation may take."
     )
     compression: bool = Field(default=True, description="Pack GraphQL answers above 4 KiB for clients that take gzip.")
+    read_planner: bool = Field(
+        default=True,
+        description="Answer queries by one SQL statement where one can say it; off: always field by field.",
+    )
     rate_limit: int = Field(
         default=1_000_000,
         ge=0,

@@ -75,7 +75,10 @@ class Job(Node):
         list[JobStep], lambda row: [JobStep(told=each) for each in row.told], "Its steps in order.", "steps"
     )
     error = computed(problems.UserError | None, _error, "Why it failed, was cancelled or is stuck.", "error")
-    cancellable = computed(bool, lambda row: row.cancellable, "Whether jobCancel would be accepted now.", "status")
+    cancellable = computed(
+        bool, lambda row: row.cancellable, "Whether jobCancel would be accepted now.",
+        "status", "cancel_requested", "kind",
+    )  # fmt: skip
     attempt = column("How often a worker took it up.")
     request_id = column("The request that asked for it.")
     version = column("Raised with every change.")

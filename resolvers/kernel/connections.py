@@ -58,6 +58,14 @@ class Listing:
     orders: paging.Orders
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a read plan reads for a list field on a node: ``listing`` where ``column`` holds the node's key."""
+
+    listing: Listing
+    column: str
+
+
 @cache
 def connection_type(noun: Noun[Any]) -> Any:
     """``XConnection`` with ``XEdge`` of a noun."""
@@ -178,7 +186,7 @@ def connection_query(name: str, listing: Listing, description: str, need: Need =
         return shown(page=page, count=lambda: context.read(lambda session: paging.count(session, rows)))
 
     _sign(resolve, arguments(listing))
-    query(need, description, name=name, shown_as=shown)(resolve)
+    query(need, description, name=name, shown_as=shown, reads=listing)(resolve)
 
 
 def children_connection(listing: Listing, column: str, description: str) -> Any:
@@ -199,7 +207,8 @@ def children_connection(listing: Listing, column: str, description: str) -> Any:
         return shown(page=page, count=lambda: context.read(lambda session: paging.count(session, rows)))
 
     _sign(resolve, arguments(listing), root=True)
-    return strawberry.field(resolver=resolve, graphql_type=shown, description=description)
+    field = strawberry.field(resolver=resolve, graphql_type=shown, description=description)
+    return graph.Spelt(field, Beside(listing, column))
 
 
 def _sign(resolve: Any, given: dict[str, Any], *, root: bool = False) -> None:

@@ -29,6 +29,9 @@ TYPES: dict[str, type] = {}
 DECLARED: dict[type, dict[str, Any]] = {}
 """Each node type's declarations by Python field name."""
 
+TABLES: dict[type, type[Any]] = {}
+"""Each declared type's table."""
+
 
 @strawberry.interface(description="Anything with an id of its own.")
 class Node:
@@ -79,6 +82,33 @@ class Children:
     description: str
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How a read plan reads rows beside a row: those of ``table`` whose ``key`` is the row's ``own`` column (its TypeID
+    when ``by_public``), in order. ``column`` reads that alone instead of an object; ``link`` is a table between with
+    its two keys; ``one`` the first or null. A ``scope`` of None: who sees the row sees them.
+    """
+
+    table: type[Any]
+    key: str
+    column: str | None = None
+    own: str = "id"
+    by_public: bool = False
+    scope: Callable[[Any], Any] | None = None
+    link: tuple[type[Any], str, str] | None = None
+    where: Callable[[Any], Any] | None = None
+    order: tuple[str, ...] = ("id",)
+    one: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spelt:
+    """A field with a resolver of its own, and beside it how a read plan reads the same."""
+
+    field: Any
+    reads: Any
+
+
 def column(description: str, *, of: str | None = None, shown_as: Any = None) -> Any:
     """Declare a :class:`Column`; ``of`` names the table's column when the field is called otherwise."""
     return Column(description, of, shown_as)
@@ -97,6 +127,11 @@ def edge(noun: Noun[Any], key: str, description: str) -> Any:
 def children(noun: Noun[Any], column: str, description: str) -> Any:
     """Declare :class:`Children`."""
     return Children(noun, column, description)
+
+
+def spelt(reads: Any) -> Callable[[Any], Any]:
+    """Declare :class:`Spelt`: above ``@strawberry.field``, with what :mod:`resolvers.planner` understands."""
+    return lambda field: Spelt(field, reads)
 
 
 def lazy(noun: Noun[Any]) -> Any:
@@ -125,6 +160,7 @@ def node(noun: Noun[Any]) -> Callable[[type], type]:
         made = strawberry.type(cls, name=noun.table.__name__, description=scalars.flat(cls.__doc__ or ""))
         TYPES[noun.prefix] = made
         DECLARED[made] = declared
+        TABLES[made] = noun.table
         return made
 
     return make
@@ -140,6 +176,8 @@ def _field(noun: Noun[Any], name: str, value: Any) -> Any:
             shown = output(value.shown_as)
             compute = value.compute
             return strawberry.field(resolver=_computer(compute), graphql_type=shown, description=value.description)
+        case Spelt():
+            return value.field
         case Edge():
             return strawberry.field(
                 resolver=_edge(value), graphql_type=Optional[lazy(value.noun)], description=value.description
@@ -200,4 +238,4 @@ def output(kind: Any) -> Any:
     return kind
 
 
-_DECLARATIONS = (Column, Computed, Edge, Children)
+_DECLARATIONS = (Column, Computed, Edge, Children, Spelt)

@@ -32,13 +32,14 @@ from resolvers.kernel.context import Context, on_thread
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """One root field and its rule. ``command`` is a mutation's input."""
+    """One root field and its rule. ``command`` is a mutation's input, ``reads`` what a read plan reads instead."""
 
     operation: str
     name: str
     need: Need
     field: Any
     command: type[Command] | None = None
+    reads: Any = None
 
 
 ROOTS: dict[tuple[str, str], Root] = {}
@@ -51,9 +52,13 @@ def add(root: Root) -> None:
     ROOTS[root.operation, root.name] = root
 
 
-def query(need: Need, description: str, *, name: str | None = None, shown_as: Any = None) -> Callable[[Any], Any]:
-    """Declare a root query by its resolver (``async def f(info, ...)``)."""
-    return _declare("Query", need, description, name, shown_as)
+def query(
+    need: Need, description: str, *, name: str | None = None, shown_as: Any = None, reads: Any = None
+) -> Callable[[Any], Any]:
+    """Declare a root query by its resolver (``async def f(info, ...)``), and beside it how a read plan reads the same:
+    a noun for the object of an id, a listing for a page.
+    """
+    return _declare("Query", need, description, name, shown_as, reads)
 
 
 def subscription(
@@ -63,14 +68,16 @@ def subscription(
     return _declare("Subscription", need, description, name, shown_as)
 
 
-def _declare(operation: str, need: Need, description: str, name: str | None, shown_as: Any) -> Callable[[Any], Any]:
+def _declare(  # noqa: PLR0917 - the one place behind query and subscription
+    operation: str, need: Need, description: str, name: str | None, shown_as: Any, reads: Any = None
+) -> Callable[[Any], Any]:
     def keep(resolve: Any) -> Any:
         called = name or to_camel(resolve.__name__)
         make = strawberry.subscription if operation == "Subscription" else strawberry.field
         field = make(
             resolver=resolve, name=called, description=description, graphql_type=shown_as, extensions=[Guard(need)]
         )
-        add(Root(operation, called, need, field))
+        add(Root(operation, called, need, field, reads=reads))
         return resolve
 
     return keep
@@ -104,7 +111,7 @@ def node_query(noun: Noun[Any], description: str, need: Need = Need.SIGNED_IN) -
         except errors.NotFound:
             return None
 
-    query(need, description, name=to_camel(noun.prefix), shown_as=Optional[graph.lazy(noun)])(resolve)
+    query(need, description, name=to_camel(noun.prefix), shown_as=Optional[graph.lazy(noun)], reads=noun)(resolve)
 
 
 Outcome = Any

@@ -14,7 +14,7 @@ from gateway.network import address, membership, network, port, subnet
 from resolvers.kernel import scalars
 from resolvers.kernel.connections import Listing, connection_query
 from resolvers.kernel.context import Context
-from resolvers.kernel.graph import Node, column, edge, node, wrap
+from resolvers.kernel.graph import Node, Rows, column, edge, node, spelt, wrap
 from resolvers.kernel.roots import mutation, node_query
 
 
@@ -50,6 +50,7 @@ class Port(Node):
     created_at = column("When it was made.")
     updated_at = column("When it last changed.")
 
+    @spelt(Rows(address.PortAddress, "port_id", "address"))
     @strawberry.field(graphql_type=list[scalars.IPAddress], description="Its addresses, at most 8.")
     async def ip_addresses(self, info: Info) -> list[Any]:
         """The addresses."""

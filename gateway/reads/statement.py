@@ -1,0 +1,339 @@
+"""From a tree to one SQL statement: scopes in every subselect, children in the order of their keys, pages by row value.
+
+Built with SQLAlchemy Core, so that names are quoted and values bound by the same hands as in the ordinary path, and
+compiled once to text; what a request adds are its inputs and its subject's keys, bound by position.
+
+Invariant: every row of a noun is read through the noun's scope. A tree that cannot be spelt raises :class:`Unspelt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.util import ClauseAdapter
+
+from gateway.kernel.access import Subject
+from gateway.reads import words as spelling
+from gateway.reads.holes import Holes, fill_float, fill_json
+from gateway.reads.subjects import Slot
+from gateway.reads.tree import (
+    Column,
+    Const,
+    Cursor,
+    Given,
+    Hole,
+    Id,
+    Kind,
+    Node,
+    Object,
+    Page,
+    Part,
+    PartOf,
+    Root,
+    Rows,
+    Value,
+)
+from gateway.reads.words import PostgresWords, SqliteWords, Words
+
+Sql = Any
+
+
+class Unspelt(Exception):  # noqa: N818 - an event: the executor shall answer
+    """There is no statement for this tree."""
+
+
+Take = Callable[[Sequence[Any], Sequence[Any]], Any]
+"""A parameter from the inputs and the subject's keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A compiled statement: one row, one text for each root."""
+
+    text: str
+    parameters: tuple[Take, ...]
+    holes: Holes
+
+    def bound(self, inputs: Sequence[Any], keys: Sequence[Any]) -> list[Any]:
+        """The parameters of one request."""
+        return [take(inputs, keys) for take in self.parameters]
+
+
+class Dialect:
+    """A database's words, and SQLAlchemy's dialect with parameters by position."""
+
+    def __init__(self, *, on_sqlite: bool) -> None:
+        self.words: Words = SqliteWords() if on_sqlite else PostgresWords()
+        self.on_sqlite = on_sqlite
+        if on_sqlite:
+            self.sql: Any = sqlite.dialect(paramstyle="qmark")
+        else:
+            from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+            self.sql = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy's
+
+
+def compiled(roots: Sequence[Root], subject: Subject, dialect: Dialect) -> Statement:
+    """The statement of these roots, for subjects of the symbolic one's shape. Raises Unspelt."""
+    holes = Holes()
+    made = _Builder(dialect.words, subject, holes)
+    columns = [made.root(root).label(f"r{number}") for number, root in enumerate(roots)]
+    found = sa.select(*columns).compile(dialect=dialect.sql, compile_kwargs={"render_postcompile": True})
+    names = found.positiontup or []
+    processors = found._bind_processors  # noqa: SLF001 - how SQLAlchemy itself binds; there is no public way
+    takes = tuple(_take(found.params[name], processors.get(name)) for name in names)
+    return Statement(str(found), takes, holes)
+
+
+def _take(value: Any, process: Any) -> Take:
+    if isinstance(value, Slot):
+        index = value.index
+        return lambda _inputs, keys: keys[index]
+    if isinstance(value, Given):
+        number, part = value.number, value.part
+        if part is None and process is None:
+            return lambda inputs, _keys: inputs[number]
+
+        def take(inputs: Sequence[Any], _keys: Sequence[Any]) -> Any:
+            found = inputs[number] if part is None else inputs[number][part]
+            return found if process is None else process(found)
+
+        return take
+    fixed = value if process is None else process(value)
+    return lambda _inputs, _keys: fixed
+
+
+class _Builder:
+    """Builds one statement; counts its aliases."""
+
+    def __init__(self, words: Words, subject: Subject, holes: Holes) -> None:
+        self._words = words
+        self._subject = subject
+        self._holes = holes
+        self._count = 0
+
+    def root(self, root: Root) -> Sql:
+        """A root field's value."""
+        if isinstance(root, Page):
+            return self._words.finished(self._page(root, None))
+        at = self._alias(root.table)
+        uid = sa.literal(root.uid, at.c.uid.type)
+        found = sa.select(self._words.finished(self._object(root.item, at)))
+        where = self._words.beside(self._adapted(root.scope(self._subject), at))
+        return self._words.nested(found.select_from(at).where(at.c.uid == uid, where))
+
+    def _alias(self, table: type[Any]) -> Any:
+        self._count += 1
+        return table.__table__.alias(f"t{self._count}")
+
+    @staticmethod
+    def _adapted(clause: Any, at: Any) -> Any:
+        return ClauseAdapter(at).traverse(clause)
+
+    def _object(self, item: Object, at: Any, row: _Row | None = None) -> Sql:
+        if len(item.fields) > self._words.most_fields:
+            raise Unspelt("too many fields in one object")
+        return self._words.object([(name, self._value(value, at, row)) for name, value in item.fields])
+
+    def _value(self, value: Value, at: Any, row: _Row | None = None) -> Sql:  # noqa: PLR0911 - one kind of value a line
+        match value:
+            case Const():
+                return self._words.constant(value.text)
+            case Id():
+                return self._words.typeid(value.prefix, at.c.uid)
+            case Column():
+                return self._column(value, at)
+            case Hole():
+                columns = [self._words.value(at.c[each.name], each.kind, null=True) for each in value.columns]
+                return self._hole(columns, value.fill, keep=value.keep)
+            case Rows():
+                return self._rows(value, at)
+            case Page():
+                return self._page(value, at)
+            case Node():
+                return self._object(value.item, at)
+            case Cursor():
+                if row is None:
+                    raise Unspelt("a cursor outside a page")
+                return self._hole(row.keys, value.fill, keep=False)
+            case _:
+                raise Unspelt(type(value).__name__)
+
+    def _hole(self, columns: Sequence[Sql], fill: Any, *, keep: bool) -> Sql:
+        return spelling.hole(self._words, self._holes.add(fill, keep=keep), columns)
+
+    def _column(self, value: Column, at: Any) -> Sql:
+        shown = self._words.value(at.c[value.name], value.kind, null=value.null)
+        if value.kind is Kind.FLOAT:
+            return self._hole([shown], fill_float, keep=True)
+        if value.kind is Kind.JSON and isinstance(self._words, PostgresWords):
+            return self._hole([shown], fill_json, keep=True)
+        return shown
+
+    # ------------------------------------------------------------------------------------ rows beside ours
+
+    def _rows(self, rows: Rows, at: Any) -> Sql:
+        inner = self._alias(rows.table)
+        order = [inner.c[name] for name in rows.order]
+        source: Any = inner
+        if rows.link is None:
+            condition = inner.c[rows.key] == self._own(rows, at)
+        else:
+            link = self._alias(rows.link.table)
+            source = link.join(inner, inner.c[rows.key] == link.c[rows.link.far])
+            condition = link.c[rows.link.near] == self._own(rows, at)
+            order = [link.c.id]
+        where = [condition]
+        if rows.scope is not None:
+            where.append(self._words.beside(self._adapted(rows.scope(self._subject), inner)))
+        if rows.where is not None:
+            where.append(rows.where(inner.c))
+        if rows.one and rows.key == "id":
+            found = sa.select(self._words.finished(self._item(rows.item, inner)))
+            return self._words.nested(found.select_from(source).where(*where).correlate(at))
+        found = sa.select(*self._needed(rows.item, inner)).select_from(source).where(*where).order_by(*order)
+        found = found.limit(sa.literal_column("1")) if rows.one else found
+        self._count += 1
+        outer = found.correlate(at).subquery(f"t{self._count}")
+        item = self._item(rows.item, outer)
+        value = item if rows.one else self._words.array(item)
+        return self._words.nested(sa.select(self._words.finished(value)).select_from(outer))
+
+    def _own(self, rows: Rows | Page, at: Any) -> Sql:
+        if rows.own_prefix is not None:
+            return self._words.typeid_text(rows.own_prefix, at.c.uid)
+        return at.c[rows.own if isinstance(rows, Rows) else "id"]
+
+    def _item(self, item: Object | Column, at: Any) -> Sql:
+        return self._object(item, at) if isinstance(item, Object) else self._column(item, at)
+
+    def _needed(self, item: Value, at: Any) -> list[Any]:
+        return [at.c[name] for name in sorted(_columns(item)) or ["id"]]
+
+    # ------------------------------------------------------------------------------------ pages
+
+    def _page(self, page: Page, at: Any) -> Sql:
+        found = page.where(self._subject)
+        table = page.table.__table__
+        if found.get_final_froms() != [table] or found._distinct or found._group_by_clauses:  # noqa: SLF001 - read only
+            raise Unspelt("the list is no plain select of its table")
+        pairs: list[tuple[str, Sql]] = []
+        source, row = self._source(page, found.whereclause, at)
+        for name, part in page.fields:
+            if isinstance(part, Const):
+                pairs.append((name, self._words.constant(part.text)))
+            elif part.part is Part.TOTAL:
+                pairs.append((name, self._total(page, found.whereclause, at)))
+            elif source is not None:
+                pairs.append((name, self._part(part, source, row)))
+        if source is None:
+            return self._words.object(pairs)
+        return self._words.nested(sa.select(self._words.finished(self._words.object(pairs))).select_from(source))
+
+    def _condition(self, page: Page, where: Any, inner: Any, at: Any) -> list[Any]:
+        conditions = [] if where is None else [self._adapted(where, inner)]
+        if page.key is not None:
+            conditions = [inner.c[page.key] == self._own(page, at), *map(self._words.beside, conditions)]
+        return conditions
+
+    def _total(self, page: Page, where: Any, at: Any) -> Sql:
+        inner = self._alias(page.table)
+        counted = sa.select(sa.func.count()).select_from(inner).where(*self._condition(page, where, inner, at))
+        counted = counted if at is None else counted.correlate(at)
+        return self._words.number(counted.scalar_subquery())
+
+    def _source(self, page: Page, where: Any, at: Any) -> tuple[Any, _Row]:
+        """The page's rows as a subselect in the order they are shown; None when nothing of them is asked for."""
+        parts = [part for _, part in page.fields if isinstance(part, PartOf) and part.part is not Part.TOTAL]
+        if not parts:
+            return None, _Row(())
+        numbered = page.backwards or any(part.part is Part.INFO for part in parts)
+        inner = self._alias(page.table)
+        names = ([page.order] if page.order is not None else []) + ["uid"]
+        keys = [inner.c[name] for name in names]
+        conditions = self._condition(page, where, inner, at)
+        for cursor, behind in ((page.after, True), (page.before, False)):
+            if cursor is not None:
+                bound = [sa.literal(Given(cursor.number, part), key.type) for part, key in enumerate(keys)]
+                left, right = sa.tuple_(*keys), sa.tuple_(*bound)
+                conditions.append(left > right if behind != page.descending else left < right)
+        falling = page.descending != page.backwards
+        wanted = {name: inner.c[name] for name in names}
+        for part in parts:
+            wanted |= {name: inner.c[name] for name in _columns(part.item)} if part.item is not None else {}
+        limit = sa.literal(Given(page.size.number, int(numbered)), sa.Integer)
+        found = sa.select(*wanted.values()).where(*conditions).limit(limit)
+        found = found.order_by(*(key.desc() if falling else key.asc() for key in keys))
+        found = found if at is None else found.correlate(at)
+        self._count += 1
+        rows: Any = found.subquery(f"t{self._count}")
+        size = sa.literal(Given(page.size.number, 0), sa.Integer)
+        if numbered:
+            rows = self._numbered(rows, names, falling=falling, backwards=page.backwards)
+        shown = [self._key(rows.c[name], inner.c[name]) for name in reversed(names)]
+        return rows, _Row(tuple(shown), rows.c.place <= size if numbered else None, size)
+
+    def _numbered(self, rows: Any, names: Sequence[str], *, falling: bool, backwards: bool) -> Any:
+        """The rows with their places in the order they were found, in the order they are shown."""
+        keys = [rows.c[name] for name in names]
+        place = sa.func.row_number().over(order_by=[key.desc() if falling else key.asc() for key in keys])
+        self._count += 1
+        placed = sa.select(*rows.c, place.label("place")).subquery(f"t{self._count}")
+        self._count += 1
+        order = placed.c.place.desc() if backwards else placed.c.place.asc()
+        return sa.select(*placed.c).order_by(order).subquery(f"t{self._count}")
+
+    def _key(self, column: Any, stored: Any) -> Sql:
+        """A key of the order, as JSON for the cursor."""
+        kind = Kind.UUID if stored.name == "uid" else _kind_of_key(stored.type)
+        return self._words.value(column, kind, null=True)
+
+    def _part(self, part: PartOf, source: Any, row: _Row) -> Sql:
+        if part.part is Part.INFO:
+            if part.fill is None:
+                raise Unspelt("a pageInfo without its filling")
+            keys = self._words.array(self._words.sequence(row.keys))
+            return self._hole([keys, self._words.number(row.size)], part.fill, keep=False)
+        if part.item is None:
+            raise Unspelt("a part without its object")
+        return self._words.array(self._object(part.item, source, row), row.only)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of a page: its keys for cursors (the uid first), whether it is shown, and the page's size."""
+
+    keys: tuple[Sql, ...]
+    only: Any = None
+    size: Any = None
+
+
+def _kind_of_key(kind: Any) -> Kind:
+    if isinstance(kind, sa.Integer):
+        return Kind.NUMBER
+    return Kind.MOMENT if isinstance(getattr(kind, "impl", kind), sa.DateTime) else Kind.TEXT
+
+
+def _columns(value: Value | None) -> set[str]:  # noqa: PLR0911 - one kind of value a line
+    """The columns of its own row that a value reads."""
+    match value:
+        case Id():
+            return {"uid"}
+        case Column():
+            return {value.name}
+        case Hole():
+            return {each.name for each in value.columns}
+        case Object():
+            return {name for _, each in value.fields for name in _columns(each)}
+        case Node():
+            return _columns(value.item)
+        case Rows():
+            return {"uid" if value.own_prefix is not None else value.own}
+        case Page():
+            return {"uid" if value.own_prefix is not None else "id"}
+        case _:
+            return set()

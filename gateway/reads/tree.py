@@ -1,0 +1,188 @@
+"""What one statement is to read, as a tree: objects with their columns, the rows beside them, and pages of lists.
+
+The tree is the whole language between the planner, which knows GraphQL and no SQL, and
+:mod:`gateway.reads.statement`, which knows SQL and no GraphQL. Names in it are JSON names of the answer; whatever a
+client sent is a :class:`Given`, a number of an input, and never part of the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from gateway.kernel.access import Subject
+
+Scope = Callable[[Subject], Any]
+"""The predicate of the rows that a subject may see."""
+
+
+class Kind(Enum):
+    """How a column is printed."""
+
+    TEXT = auto()
+    WORD = auto()
+    """Text that needs no escapes: a name of an enum."""
+    NUMBER = auto()
+    INT32 = auto()
+    """A wide column shown as a GraphQL Int: what does not fit is an error, so the plan gives up."""
+    FLAG = auto()
+    MOMENT = auto()
+    JSON = auto()
+    FLOAT = auto()
+    UUID = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """Ready JSON."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Id:
+    """The row's own TypeID."""
+
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A stored column. ``null`` False: the schema promises that it never is."""
+
+    name: str
+    kind: Kind
+    null: bool = True
+
+
+Fill = Callable[[list[Any]], bytes]
+"""Columns as JSON values to JSON text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """What SQL cannot spell: ``fill`` makes it of some columns, in Python. ``keep`` says that few values recur."""
+
+    columns: tuple[Column, ...]
+    fill: Fill
+    keep: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """A JSON object of one row."""
+
+    fields: tuple[tuple[str, Value], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A table between two: ``near`` holds the key of the row we come from, ``far`` that of the rows we want; they come
+    in the order of its own key.
+    """
+
+    table: type[Any]
+    near: str
+    far: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a table whose ``key`` is the ``own`` column of the row we come from, in the order of ``order``.
+
+    ``one`` makes it the first of them or null. ``own_prefix`` says that the key holds our TypeID as text. A ``scope``
+    of None is for rows that belong to ours, such as a port's addresses.
+    """
+
+    table: type[Any]
+    key: str
+    item: Object | Column
+    own: str = "id"
+    own_prefix: str | None = None
+    scope: Scope | None = None
+    link: Link | None = None
+    where: Callable[[Any], Any] | None = None
+    order: tuple[str, ...] = ("id",)
+    one: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An input of a request: the ``number``-th, or one ``part`` of it where it is a tuple."""
+
+    number: int
+    part: int | None = None
+
+
+class Part(Enum):
+    """What a page is asked for."""
+
+    NODES = auto()
+    EDGES = auto()
+    INFO = auto()
+    TOTAL = auto()
+
+
+CURSOR = "cursor"
+NODE = "node"
+
+
+@dataclass(frozen=True, slots=True)
+class PartOf:
+    """One field of a page. ``item`` is the node's object (NODES), or an object with the pseudo columns ``cursor`` and
+    ``node`` (EDGES); ``fill`` renders a pageInfo from the keys of the page's rows, one too many where more follow.
+    """
+
+    part: Part
+    item: Object | None = None
+    fill: Fill | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The item's place, as an opaque text made by ``fill`` from the row's keys."""
+
+    fill: Fill
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The item of an edge."""
+
+    item: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a list. ``where(subject)`` is the list's select; ``order`` names the column before the tie-break.
+
+    ``size``, ``after`` and ``before`` are inputs: a number, and the tuples that a cursor holds.
+    """
+
+    table: type[Any]
+    where: Callable[[Subject], Any]
+    fields: tuple[tuple[str, PartOf | Const], ...]
+    size: Given
+    order: str | None = None
+    descending: bool = False
+    backwards: bool = False
+    after: Given | None = None
+    before: Given | None = None
+    key: str | None = None
+    own_prefix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class One:
+    """One row of a table by its uid, or null."""
+
+    table: type[Any]
+    uid: Given
+    item: Object
+    scope: Scope
+
+
+Value = Const | Id | Column | Hole | Object | Rows | Page | Cursor | Node
+Root = One | Page

@@ -1,0 +1,315 @@
+"""How JSON is spelt in SQL: SQLite's JSON functions, and plain text for PostgreSQL.
+
+SQLite prints compact JSON from ``json_object`` at little cost; PostgreSQL's own prints blanks and costs twice as much
+as ``concat`` of ready pieces (measured, shared speed notes), so there every value is the text of its JSON. Both leave
+to Python what they would print otherwise than Python does, as marked holes (:mod:`gateway.reads.holes`): TypeIDs,
+floats, and JSON columns on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from gateway.kernel.ids import ALPHABET
+from gateway.reads.holes import ID_MARK, MARK, POISON
+from gateway.reads.tree import Kind
+
+Sql = Any
+_MOST_ARGUMENTS = 90
+_INT32 = "-2147483648 AND 2147483647"
+
+
+class Words(Protocol):
+    """A database's words. Values of columns come from :meth:`value`; all else is made of those."""
+
+    most_fields: int
+
+    def value(self, column: Sql, kind: Kind, *, null: bool) -> Sql:
+        """A column."""
+
+    def constant(self, text: str) -> Sql:
+        """Ready JSON."""
+
+    def typeid(self, prefix: str, uid: Sql) -> Sql:
+        """A TypeID, as JSON."""
+
+    def typeid_text(self, prefix: str, uid: Sql) -> Sql:
+        """A TypeID as plain text, to compare with."""
+
+    def sequence(self, values: Sequence[Sql]) -> Sql:
+        """An array of these values."""
+
+    def object(self, pairs: Sequence[tuple[str, Sql]]) -> Sql:
+        """An object."""
+
+    def array(self, item: Sql, only: Sql | None = None) -> Sql:
+        """The array of an aggregate's rows, of those where ``only`` holds."""
+
+    def nested(self, select: sa.Select[Any]) -> Sql:
+        """The value of a subselect of one row or none."""
+
+    def number(self, value: Sql) -> Sql:
+        """A computed number."""
+
+    def beside(self, condition: Sql) -> Sql:
+        """A condition on rows that are found by another one's index."""
+
+    def finished(self, value: Sql) -> Sql:
+        """A value as the statement's own column."""
+
+
+class Literal(sa.sql.elements.ColumnClause[str]):
+    """A text of our own as an SQL literal: names of the answer, marks. Never what a client sent."""
+
+    inherit_cache = False
+
+    def __init__(self, said: str) -> None:
+        quoted = said.replace("'", "''")
+        super().__init__(f"'{quoted}'", sa.Text(), is_literal=True)
+        self.said = said
+
+
+def literal(text: str) -> Literal:
+    """A text of our own in SQL."""
+    return Literal(text)
+
+
+def plain(column: Sql) -> Sql:
+    """A column without the rules of its Python type."""
+    return sa.type_coerce(column, sa.Text)
+
+
+def hole(words: Words, number: int, columns: Sequence[Sql]) -> Sql:
+    """A hole: an array of its number, its columns, and the end mark."""
+    first, last = words.constant(json.dumps(f"{MARK}{number}")), words.constant(json.dumps(MARK))
+    return words.sequence([first, *columns, last])
+
+
+class SqliteWords:
+    """SQLite: values stay SQL values until ``json_object`` prints them."""
+
+    most_fields = 60
+
+    def __init__(self) -> None:
+        connection = sqlite3.connect(":memory:")
+        try:
+            nested = connection.execute("SELECT json_object('a', (SELECT json_object()))").fetchone()[0]
+        finally:
+            connection.close()
+        self._keeps_subtypes = nested == '{"a":{}}'
+
+    def value(self, column: Sql, kind: Kind, *, null: bool) -> Sql:
+        """A column."""
+        shown = self._shown(column, kind)
+        return shown if null or not column.nullable else sa.func.coalesce(shown, literal(POISON))
+
+    def _shown(self, column: Sql, kind: Kind) -> Sql:
+        match kind:
+            case Kind.FLAG:  # true and false are 1 and 0 here; null stays null
+                return sa.func.json(_Case(plain(column), literal("true"), literal("false")))
+            case Kind.MOMENT:
+                return sa.func.replace(plain(column), literal(" "), literal("T")).concat(literal("Z"))
+            case Kind.JSON:
+                return sa.func.json(plain(column))
+            case Kind.FLOAT:  # as text: json_object prints 15 digits only
+                return sa.func.printf(literal("%!.17g"), plain(column))
+            case Kind.INT32:
+                return _Fitting(plain(column), plain(column), literal(POISON))
+            case _:
+                return plain(column)
+
+    def constant(self, text: str) -> Sql:
+        """Ready JSON."""
+        found = json.loads(text)
+        if isinstance(found, str):
+            return literal(found)
+        return sa.func.json(literal(text))
+
+    def typeid(self, prefix: str, uid: Sql) -> Sql:
+        """A TypeID, as JSON."""
+        return literal(f"{prefix}_{ID_MARK}").concat(plain(uid))
+
+    def typeid_text(self, prefix: str, uid: Sql) -> Sql:
+        """By the function that :mod:`gateway.reads.sqlite` gives its connections."""
+        return sa.func.stratograph_typeid(literal(prefix), plain(uid))
+
+    def sequence(self, values: Sequence[Sql]) -> Sql:
+        """An array of these values."""
+        return sa.func.json_array(*values)
+
+    def object(self, pairs: Sequence[tuple[str, Sql]]) -> Sql:
+        """An object."""
+        return sa.func.json_object(*(each for name, value in pairs for each in (literal(name), value)))
+
+    def array(self, item: Sql, only: Sql | None = None) -> Sql:
+        """The array of an aggregate's rows, of those where ``only`` holds."""
+        found = sa.func.json_group_array(item)
+        return found if only is None else found.filter(only)
+
+    def nested(self, select: sa.Select[Any]) -> Sql:
+        """The value of a subselect; newer versions forget that it is JSON."""
+        found = select.scalar_subquery()
+        return found if self._keeps_subtypes else sa.func.json(found)
+
+    def number(self, value: Sql) -> Sql:
+        """A computed number."""
+        return value
+
+    def beside(self, condition: Sql) -> Sql:
+        """Out of the optimizer's sight: without statistics it takes a tenant's index for as good as a parent's, and
+        reads all that the tenant has for each parent.
+        """
+        return sa.case((condition, sa.literal_column("1")))
+
+    def finished(self, value: Sql) -> Sql:
+        """A value as the statement's own column."""
+        return value
+
+
+class PostgresWords:
+    """PostgreSQL: every value is the text of its JSON, and an object is one ``concat``."""
+
+    most_fields = 100_000
+
+    def value(self, column: Sql, kind: Kind, *, null: bool) -> Sql:
+        """A column."""
+        shown = self._shown(column, kind)
+        if not column.nullable:
+            return shown
+        return sa.func.coalesce(sa.cast(shown, sa.Text), literal("null" if null else json.dumps(POISON)))
+
+    def _shown(self, column: Sql, kind: Kind) -> Sql:
+        text = sa.cast(plain(column), sa.Text)
+        match kind:
+            case Kind.TEXT:
+                return sa.func.to_json(plain(column))
+            case Kind.MOMENT:
+                form = literal(r'\"YYYY-MM-DD"T"HH24:MI:SS.US"Z"\"')
+                return sa.func.to_char(sa.func.timezone(literal("UTC"), column), form)
+            case Kind.WORD | Kind.UUID:
+                return literal('"').concat(text).concat(literal('"'))
+            case Kind.INT32:
+                return _Fitting(plain(column), text, literal(json.dumps(POISON)))
+            case _:
+                return text
+
+    def constant(self, text: str) -> Sql:
+        """Ready JSON."""
+        return literal(text)
+
+    def typeid(self, prefix: str, uid: Sql) -> Sql:
+        """A TypeID, as JSON."""
+        return _Pieces([literal(f'"{prefix}_{ID_MARK}'), plain(uid), literal('"')])
+
+    def typeid_text(self, prefix: str, uid: Sql) -> Sql:
+        """A TypeID as plain text, to compare with."""
+        return literal(f"{prefix}_").concat(_Base32(plain(uid)))
+
+    def sequence(self, values: Sequence[Sql]) -> Sql:
+        """An array of these values."""
+        pieces: list[Sql] = [literal("[")]
+        for number, value in enumerate(values):
+            pieces += [literal(",")] * bool(number) + [value]
+        return _Pieces([*pieces, literal("]")])
+
+    def object(self, pairs: Sequence[tuple[str, Sql]]) -> Sql:
+        """An object."""
+        pieces: list[Sql] = []
+        for number, (name, value) in enumerate(pairs):
+            pieces += [literal(("," if number else "{") + json.dumps(name) + ":"), value]
+        return _Pieces([*pieces, literal("}")])
+
+    def array(self, item: Sql, only: Sql | None = None) -> Sql:
+        """The array of an aggregate's rows, of those where ``only`` holds."""
+        found = sa.func.string_agg(sa.cast(self.finished(item), sa.Text), literal(","))
+        return _Pieces([literal("["), found if only is None else found.filter(only), literal("]")])
+
+    def nested(self, select: sa.Select[Any]) -> Sql:
+        """The value of a subselect of one row or none."""
+        return sa.func.coalesce(select.scalar_subquery(), literal("null"))
+
+    def number(self, value: Sql) -> Sql:
+        """A computed number."""
+        return sa.cast(value, sa.Text)
+
+    def beside(self, condition: Sql) -> Sql:
+        """As it stands: PostgreSQL has statistics."""
+        return condition
+
+    def finished(self, value: Sql) -> Sql:
+        """A value as the statement's own column: its pieces in one ``concat``, which takes null for nothing."""
+        if not isinstance(value, _Pieces):
+            return value
+        pieces = value.flat()
+        while len(pieces) > _MOST_ARGUMENTS:
+            pieces = [
+                sa.func.concat(*pieces[start : start + _MOST_ARGUMENTS])
+                for start in range(0, len(pieces), _MOST_ARGUMENTS)
+            ]
+        return sa.func.concat(*pieces)
+
+
+class _Pieces:
+    """Texts that stand one behind the other."""
+
+    def __init__(self, pieces: Sequence[Sql]) -> None:
+        self._pieces = pieces
+
+    def flat(self) -> list[Sql]:
+        """The pieces, those of pieces among them, with neighbouring literals joined."""
+        found: list[Sql] = []
+        for piece in self._pieces:
+            for each in piece.flat() if isinstance(piece, _Pieces) else [piece]:
+                if found and isinstance(each, Literal) and isinstance(found[-1], Literal):
+                    found[-1] = literal(found[-1].said + each.said)
+                else:
+                    found.append(each)
+        return found
+
+
+class _Case(FunctionElement[str]):
+    """``CASE column WHEN 0 THEN b WHEN 1 THEN a END``: null stays null."""
+
+    inherit_cache = False
+    type = sa.Text()
+
+
+@compiles(_Case)
+def _case(element: Any, compiler: Any, **options: Any) -> str:
+    column, true, false = (compiler.process(each, **options) for each in element.clauses)
+    return f"CASE {column} WHEN 1 THEN {true} WHEN 0 THEN {false} END"
+
+
+class _Fitting(FunctionElement[str]):
+    """A wide integer where it fits into 32 bits, the poison where it does not."""
+
+    inherit_cache = False
+    type = sa.Text()
+
+
+@compiles(_Fitting)
+def _fitting(element: Any, compiler: Any, **options: Any) -> str:
+    column, shown, poison = (compiler.process(each, **options) for each in element.clauses)
+    return f"CASE WHEN {column} IS NULL THEN NULL WHEN {column} BETWEEN {_INT32} THEN {shown} ELSE {poison} END"
+
+
+class _Base32(FunctionElement[str]):
+    """The 26 digits of a TypeID, five bits at a time."""
+
+    inherit_cache = False
+    type = sa.Text()
+
+
+@compiles(_Base32, "postgresql")
+def _base32(element: Any, compiler: Any, **options: Any) -> str:
+    (uid,) = (compiler.process(each, **options) for each in element.clauses)
+    bits = f"(B'00' || ('x' || replace(CAST({uid} AS text), '-', ''))::bit(128))"
+    digit = f"substr('{ALPHABET}', substring({bits} FROM 5 * g + 1 FOR 5)::bit(5)::int + 1, 1)"
+    return f"(SELECT string_agg({digit}, '' ORDER BY g) FROM generate_series(0, 25) AS g)"  # noqa: S608 - compiled SQL, no values

@@ -1,0 +1,105 @@
+"""What a request gives a plan, apart from its shape: page sizes, cursors and ids out of its variables.
+
+An argument that is a variable of its own (``first: $first``) becomes an input, read anew from each request; every other
+value (filters, orders, ``@include``) belongs to the shape, and another value is another plan. What the ordinary path
+would refuse (a page of 1,000, a foreign cursor, an id of nothing) is refused here by an exception, so that it answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    OperationDefinitionNode,
+    VariableNode,
+    Visitor,
+    visit,
+)
+from graphql.language import ArgumentNode
+
+from gateway.kernel import paging
+from gateway.reads.tree import Given
+from resolvers.planner.selection import Selection
+
+Make = Callable[[Mapping[str, Any]], Any]
+"""An input from the coerced variables."""
+
+INPUTS: Final = frozenset({"id", "first", "last", "after", "before"})
+"""Arguments whose values are inputs."""
+
+
+class Inputs:
+    """The inputs of one plan, numbered as they are met."""
+
+    def __init__(self) -> None:
+        self.makers: list[Make] = []
+
+    def add(self, make: Make) -> Given:
+        """A new input."""
+        self.makers.append(make)
+        return Given(len(self.makers) - 1)
+
+    def argument(self, selection: Selection, name: str, value: Any, read: Callable[[Any], Any]) -> Given:
+        """The input of an argument whose value is now ``value``: read from its variable if it is one."""
+        for each in selection.node.arguments or ():
+            if each.name.value == name and isinstance(each.value, VariableNode):
+                return self.add(_variable(each.value.name.value, read))
+        fixed = read(value)
+        return self.add(lambda _variables: fixed)
+
+    def size(self, selection: Selection, wanted: paging.Want) -> Given:
+        """The page's size, and one more to see whether others follow."""
+        name = "last" if wanted.last is not None else "first"
+
+        def read(size: Any) -> tuple[int, int]:
+            found, _ = paging.extent(paging.Want(**{name: size}))
+            return found, found + 1
+
+        value = wanted.last if wanted.last is not None else wanted.first
+        if value is None:
+            return self.add(lambda _variables: (paging.DEFAULT_SIZE, paging.DEFAULT_SIZE + 1))
+        return self.argument(selection, name, value, read)
+
+    def cursor(self, selection: Selection, wanted: paging.Want, name: str) -> Given | None:
+        """The keys behind or before which the page lies."""
+        value = getattr(wanted, name)
+        if value is None:
+            return None
+        return self.argument(selection, name, value, lambda text: tuple(paging.decoded(text, wanted, name)))
+
+
+def _variable(name: str, read: Callable[[Any], Any]) -> Make:
+    return lambda variables: read(variables[name])
+
+
+def variables_of_shape(document: DocumentNode, operation: OperationDefinitionNode) -> tuple[str, ...]:
+    """The operation's variables whose values decide the plan: those that are anything but an input."""
+    found = _Uses()
+    visit(document, found)
+    declared = [each.variable.name.value for each in operation.variable_definitions or ()]
+    return tuple(name for name in declared if name in found.elsewhere or name not in found.inputs)
+
+
+class _Uses(Visitor):
+    """Where variables are used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: set[str] = set()
+        self.elsewhere: set[str] = set()
+
+    def enter_argument(self, node: ArgumentNode, _key: Any, _parent: Any, _path: Any, ancestors: Any) -> Any:
+        """A variable that is the whole value of a field's argument."""
+        field = next((each for each in reversed(ancestors) if not isinstance(each, tuple | list)), None)
+        if isinstance(node.value, VariableNode) and isinstance(field, FieldNode) and node.name.value in INPUTS:
+            self.inputs.add(node.value.name.value)
+            return self.SKIP
+        return None
+
+    def enter_variable(self, node: VariableNode, _key: Any, parent: Any, *_: Any) -> None:
+        """Any other use, but for the declaration."""
+        if not hasattr(parent, "default_value") or getattr(parent, "variable", None) is not node:
+            self.elsewhere.add(node.name.value)

@@ -1,0 +1,266 @@
+"""From a selection to the tree that one statement reads: the schema's declarations, followed field by field.
+
+What a field reads is what its one declaration says (:mod:`resolvers.kernel.graph`): a column, a function of columns, an
+edge, children, a list beside. A field without such a declaration raises Unplanned with its name, and the operation
+takes the ordinary path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from graphql import GraphQLNonNull, GraphQLObjectType, get_named_type, is_list_type
+from strawberry import Schema
+from strawberry.types.arguments import convert_arguments
+
+from gateway.kernel import paging
+from gateway.kernel.noun import Noun
+from gateway.reads import tree
+from gateway.reads.columns import Shown, kind_of
+from gateway.reads.tree import Const, Hole, Id, Object, One, Page, Part, PartOf, Root, Rows, Value
+from resolvers.kernel import graph, inputs
+from resolvers.kernel.connections import Beside, Listing, want
+from resolvers.planner.inputs import Inputs
+from resolvers.planner.render import filling, printed, shower
+from resolvers.planner.selection import Selection, Unplanned, strawberry_field
+
+_TYPENAME = "__typename"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A GraphQL type that is a table's: its declarations by Python name, and its noun if it has one."""
+
+    table: type[Any]
+    declared: Mapping[str, Any]
+    prefix: str | None
+
+
+class Tables:
+    """The tables behind a schema's types."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.core = schema._schema  # noqa: SLF001 - strawberry offers no public way to its graphql-core schema
+        self._of: dict[str, Table] = {}
+        prefixes = {made: prefix for prefix, made in graph.TYPES.items()}
+        for made, declared in graph.DECLARED.items():
+            name = made.__strawberry_definition__.name  # type: ignore[attr-defined]  # every node type has one
+            self._of[name] = Table(graph.TABLES[made], declared, prefixes.get(made))
+
+    def type_of(self, noun: Noun[Any]) -> GraphQLObjectType:
+        """The GraphQL type of a noun."""
+        return self._object(noun.table.__name__)
+
+    def _object(self, name: str) -> GraphQLObjectType:
+        found = self.core.type_map[name]
+        if not isinstance(found, GraphQLObjectType):
+            raise Unplanned(name)
+        return found
+
+    def of(self, core: GraphQLObjectType) -> Table:
+        """The table behind a type."""
+        found = self._of.get(core.name)
+        if found is None:
+            raise Unplanned(core.name)
+        return found
+
+    def converted(self, core: GraphQLObjectType, selection: Selection) -> dict[str, Any]:
+        """A field's arguments as its resolver would get them."""
+        return convert_arguments(
+            selection.arguments(core),
+            strawberry_field(core, selection.name).arguments,
+            scalar_registry=self.schema.schema_converter.scalar_registry,
+            config=self.schema.config,
+        )
+
+
+class Reader:
+    """Builds the tree of one operation; gathers its inputs."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self.inputs = Inputs()
+
+    def found(self, noun: Noun[Any], core: GraphQLObjectType, selection: Selection) -> Root:
+        """``noun(id)``. Raises NotFound for an id of something else."""
+        value = selection.arguments(core)["id"]
+        uid = self.inputs.argument(selection, "id", value, noun.uid)
+        return One(noun.table, uid, self.object(self._tables.type_of(noun), selection), noun.scope)
+
+    def listed(self, listing: Listing, core: GraphQLObjectType, selection: Selection) -> Page:
+        """A page of a list."""
+        return self._page(listing, core, selection, None, None)
+
+    # ------------------------------------------------------------------------------------ objects
+
+    def object(self, core: GraphQLObjectType, selection: Selection) -> Object:
+        """What is selected of a row."""
+        table = self._tables.of(core)
+        return Object(tuple((name, self._field(core, table, each)) for name, each in selection.below(core).items()))
+
+    def _field(self, core: GraphQLObjectType, table: Table, selection: Selection) -> Value:  # noqa: PLR0911 - one kind of field a line
+        if selection.name == _TYPENAME:
+            return Const(json.dumps(core.name))
+        if selection.name == "id" and table.prefix is not None:
+            return Id(table.prefix)
+        declared = table.declared.get(strawberry_field(core, selection.name).python_name)
+        shown = core.fields[selection.name].type
+        named = f"{core.name}.{selection.name}"
+        match declared:
+            case graph.Column():
+                return _column(table, declared.of or strawberry_field(core, selection.name).python_name, shown, named)
+            case graph.Computed():
+                return _computed(table, declared, shown, selection)
+            case graph.Edge():
+                item = self.object(self._tables.type_of(declared.noun), selection)
+                noun = declared.noun
+                return Rows(noun.table, "id", item, own=declared.key, scope=noun.scope, one=True)
+            case graph.Children():
+                item = self.object(self._tables.type_of(declared.noun), selection)
+                return Rows(declared.noun.table, declared.column, item, scope=declared.noun.scope)
+            case graph.Spelt():
+                return self._spelt(core, table, selection, declared.reads)
+            case _:
+                raise Unplanned(named)
+
+    def _spelt(self, core: GraphQLObjectType, table: Table, selection: Selection, reads: Any) -> Value:
+        named = f"{core.name}.{selection.name}"
+        if isinstance(reads, Beside):
+            prefix = table.prefix if reads.column == "target" else None
+            return self._page(reads.listing, core, selection, reads.column, prefix)
+        if isinstance(reads, graph.Rows):
+            shown = get_named_type(core.fields[selection.name].type)
+            item: Any
+            if reads.column is not None:
+                inner = core.fields[selection.name].type
+                while isinstance(inner, GraphQLNonNull) or is_list_type(inner):
+                    inner = inner.of_type
+                item = _column(Table(reads.table, {}, None), reads.column, GraphQLNonNull(inner), named)
+            elif isinstance(shown, GraphQLObjectType):
+                item = self.object(shown, selection)
+            else:
+                raise Unplanned(named)
+            link = tree.Link(*reads.link) if reads.link is not None else None
+            return Rows(
+                reads.table, reads.key, item, own=reads.own, own_prefix=table.prefix if reads.by_public else None,
+                scope=reads.scope, link=link, where=reads.where, order=reads.order, one=reads.one,
+            )  # fmt: skip
+        raise Unplanned(named)
+
+    # ------------------------------------------------------------------------------------ pages
+
+    def _page(
+        self, listing: Listing, core: GraphQLObjectType, selection: Selection, key: str | None, prefix: str | None
+    ) -> Page:
+        given = self._tables.converted(core, selection)
+        wanted = want(given)
+        _, backwards = paging.extent(wanted)
+        kept = inputs.command_of(listing.filter, given["filter"]) if given.get("filter") else listing.filter()
+        order = None if wanted.order == paging.CREATED_AT else listing.orders[wanted.order].key
+        connection = get_named_type(core.fields[selection.name].type)
+        if not isinstance(connection, GraphQLObjectType):
+            raise Unplanned(selection.name)
+        place = _Place(listing, paging.order_name(wanted), order)
+        fields = tuple(
+            (name, self._part(connection, place, wanted, each)) for name, each in selection.below(connection).items()
+        )
+        return Page(
+            listing.noun.table, lambda subject: listing.find(subject, kept), fields,
+            size=self.inputs.size(selection, wanted), order=order, descending=wanted.descending, backwards=backwards,
+            after=self.inputs.cursor(selection, wanted, "after"),
+            before=self.inputs.cursor(selection, wanted, "before"), key=key, own_prefix=prefix,
+        )  # fmt: skip
+
+    def _part(
+        self, connection: GraphQLObjectType, place: _Place, wanted: paging.Want, selection: Selection
+    ) -> PartOf | Const:
+        core = self._tables.type_of(place.listing.noun)
+        match selection.name:
+            case "__typename":
+                return Const(json.dumps(connection.name))
+            case "nodes":
+                return PartOf(Part.NODES, self.object(core, selection))
+            case "totalCount":
+                return PartOf(Part.TOTAL)
+            case "edges":
+                edge = get_named_type(connection.fields["edges"].type)
+                if not isinstance(edge, GraphQLObjectType):
+                    raise Unplanned("edges")
+                fields = [(name, self._edge(edge, core, place, each)) for name, each in selection.below(edge).items()]
+                return PartOf(Part.EDGES, Object(tuple(fields)))
+            case _:
+                return PartOf(Part.INFO, fill=self._info(connection, place, wanted, selection))
+
+    def _edge(self, edge: GraphQLObjectType, core: GraphQLObjectType, place: _Place, selection: Selection) -> Value:
+        match selection.name:
+            case "__typename":
+                return Const(json.dumps(edge.name))
+            case "cursor":
+                return tree.Cursor(lambda keys: printed(place.cursor(keys)))
+            case _:
+                return tree.Node(self.object(core, selection))
+
+    def _info(
+        self, connection: GraphQLObjectType, place: _Place, wanted: paging.Want, selection: Selection
+    ) -> Callable[[list[Any]], bytes]:
+        core = get_named_type(connection.fields["pageInfo"].type)
+        if not isinstance(core, GraphQLObjectType):
+            raise Unplanned("pageInfo")
+        asked = [(name, each.name) for name, each in selection.below(core).items()]
+        backwards, after, before = wanted.last is not None, wanted.after, wanted.before
+
+        def fill(values: list[Any]) -> bytes:
+            keys, size = values[0], values[1]
+            more = len(keys) > size
+            shown = (keys[1:] if backwards else keys[:-1]) if more else keys
+            told = {
+                "hasNextPage": before is not None if backwards else more,
+                "hasPreviousPage": more if backwards else after is not None,
+                "startCursor": place.cursor(shown[0]) if shown else None,
+                "endCursor": place.cursor(shown[-1]) if shown else None,
+                _TYPENAME: core.name,
+            }
+            return printed({name: told[field] for name, field in asked})
+
+        return fill
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A list in one of its orders: what its cursors say."""
+
+    listing: Listing
+    name: str
+    order: str | None
+
+    def cursor(self, keys: list[Any]) -> str:
+        """The cursor of a row by its keys, the uid first."""
+        uid, *values = keys
+        if self.order is not None and values[0] is not None:
+            kind = kind_of(self.listing.noun.table, self.order)
+            if kind.moment:
+                values = [datetime.fromisoformat(values[0])]
+        return paging.encoded(self.name, uid.replace("-", ""), *values)
+
+
+def _column(table: Table, name: str, shown: Any, named: str) -> tree.Column | Hole:
+    promised = isinstance(shown, GraphQLNonNull)
+    inner = shown.of_type if promised else shown
+    listed = is_list_type(inner)
+    kind = kind_of(table.table, name).printed(Shown(get_named_type(inner).name, listed=listed))
+    if kind is None:
+        raise Unplanned(named)
+    return tree.Column(name, kind, null=not promised)
+
+
+def _computed(table: Table, declared: graph.Computed, shown: Any, selection: Selection) -> Hole:
+    columns = tuple(tree.Column(name, kind_of(table.table, name).plain) for name in declared.uses)
+    return Hole(columns, filling(table.table, declared.uses, declared.compute, shower(shown, selection)))
+
+
+__all__ = ["Reader", "Table", "Tables"]
