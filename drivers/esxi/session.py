@@ -12,8 +12,9 @@ import ssl
 from collections.abc import Callable
 from datetime import datetime
 from http.client import HTTPException, HTTPSConnection
-from threading import Lock, local
+from threading import Event, Lock, Thread, local
 from typing import Any, TypeVar
+from weakref import ReferenceType, ref
 
 from pyVmomi import vim
 from pyVmomi.SoapAdapter import SoapStubAdapter
@@ -28,6 +29,8 @@ VERSIONS_BYTES_MOST = 65_536
 NAMESPACE = re.compile(rb"<namespace>(.*?)</namespace>", re.DOTALL)
 VERSION = re.compile(rb"<version>\s*([0-9.]{1,20})\s*</version>")
 HTTP_OK = 200
+KEEP_ALIVE_S = 300.0
+ANSWER_S = 20.0
 BROKEN = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError, HTTPException)
 
 
@@ -67,9 +70,10 @@ class _DeadlineStub(SoapStubAdapter):
 class Session:
     """One login to one endpoint, shared by threads."""
 
-    def __init__(self, at: Endpoint, deadline: Deadline) -> None:
+    def __init__(self, at: Endpoint, deadline: Deadline, *, keep_alive_s: float = KEEP_ALIVE_S) -> None:
         self._at = at
         self._login = Lock()
+        self._closing = Event()
         self._epoch = 0
         self._refused: HostAtFault | None = None
         self._open = True
@@ -78,6 +82,9 @@ class Session:
             self._stub.use(deadline)
             self.content: Any = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
         self._renew(0, deadline)
+        Thread(
+            target=_keep_alive, args=(ref(self), self._closing, keep_alive_s), name="esxi-alive", daemon=True
+        ).start()
 
     def read(self, ask: Callable[[], T], deadline: Deadline) -> T:
         """What ``ask`` answers, which only reads. Raises the four errors.
@@ -150,10 +157,16 @@ class Session:
         """The object of that reference, on this session."""
         return kind(reference, self._stub)  # type: ignore[call-arg]  # pyVmomi's classes take id and stub
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed; what has ended on the host's side is renewed."""
+        return self._open
+
     def close(self) -> None:
         """Log out as far as the host listens, and drop the connections."""
         if self._open:
             self._open = False
+            self._closing.set()
             self._stub.use(Deadline(2))
             try:
                 self.content.sessionManager.Logout()
@@ -180,6 +193,21 @@ class Session:
             raise
         finally:
             self._login.release()
+
+
+def _keep_alive(session: ReferenceType[Session], closing: Event, every_s: float) -> None:
+    """Ask for the time now and then, so that an idle session does not end. One that ended all the same is renewed by
+    whoever calls next: who does nothing needs none.
+    """
+    while not closing.wait(every_s):
+        kept = session()
+        if kept is None:
+            return
+        try:
+            kept.once(kept.now, Deadline(ANSWER_S))
+        except Exception as error:  # noqa: BLE001 - whoever calls next is told what is wrong
+            driver_error(error)
+        del kept
 
 
 def _version(at: Endpoint, deadline: Deadline) -> str:

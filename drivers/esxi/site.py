@@ -2,7 +2,7 @@
 
 The rule for writes: a call whose answer was lost is never sent again blindly. :meth:`Site.settled` waits until the
 host has no task of ours running, and then lets the whole verb begin anew; every verb looks before it makes, so what the
-lost call did is found. Tasks are polled, all their properties in one read, soon and then ever less often.
+lost call did is found. A task is looked at soon and then ever less often; one that lasts is put on the lookout's list.
 Locks order the threads of this process; other processes meet the host's own refusals (a file that is there already).
 """
 
@@ -22,13 +22,15 @@ from pyVmomi import vim, vmodl
 from drivers.api import Deadline, HostAtFault, Refused, Transient
 from drivers.esxi import reading
 from drivers.esxi.errors import as_driver_errors
+from drivers.esxi.lookout import ENDED, TASK, Errand, Lookout
 from drivers.esxi.options import Options
 from drivers.esxi.session import LostAnswerError, Session
 
 T = TypeVar("T")
 P = ParamSpec("P")
 SOON_S, SELDOM_S, SLOWER = 0.01, 0.5, 1.5
-TASK = ("info.state", "info.error", "info.result")
+LASTS_S = 0.2
+FALLBACK_S = 2.0
 
 
 class _Lock:
@@ -74,6 +76,7 @@ class Site:
         self.options = options
         self._place: Place | None = None
         self._running: dict[str, Any] = {}
+        self.lookout = Lookout(session)
 
     @property
     def content(self) -> Any:
@@ -115,20 +118,35 @@ class Site:
         return key in self._running
 
     def _end_of(self, task: Any, deadline: Deadline) -> Any:
+        """Most tasks are short, and looking is soonest then; what lasts is pushed, and looked at now and then."""
         pause = SOON_S
-        while True:
-            try:
-                found = self.look(lambda: reading.one(self.content, task, TASK), deadline)
-            except vmodl.fault.ManagedObjectNotFound as error:
-                raise LostAnswerError("the host forgot a task", vendor_code="ManagedObjectNotFound") from error
-            state = str(found.get("info.state"))
-            if state == "success":
-                return found.get("info.result")
-            if state == "error":
-                raise found.get("info.error") or HostAtFault("a task failed without a reason")
-            deadline.check("the host was at work")
-            time.sleep(min(pause, deadline.remaining))
-            pause = min(pause * SLOWER, SELDOM_S)
+        errand: Errand | None = None
+        try:
+            while True:
+                pushed = errand is not None and str(errand.found.get("info.state")) in ENDED
+                found = errand.found if errand is not None and pushed else self._look_at_task(task, deadline)
+                state = str(found.get("info.state"))
+                if state == "success":
+                    return found.get("info.result")
+                if state == "error":
+                    raise found.get("info.error") or HostAtFault("a task failed without a reason")
+                deadline.check("the host was at work")
+                if pause > LASTS_S and errand is None:
+                    errand = self.lookout.expect(task, deadline)
+                if errand is None or errand.ended.is_set():
+                    time.sleep(min(pause, deadline.remaining))
+                    pause = min(pause * SLOWER, SELDOM_S)
+                else:
+                    errand.ended.wait(min(FALLBACK_S, deadline.remaining))
+        finally:
+            if errand is not None:
+                self.lookout.dismiss(errand)
+
+    def _look_at_task(self, task: Any, deadline: Deadline) -> Any:
+        try:
+            return self.look(lambda: reading.one(self.content, task, TASK), deadline)
+        except vmodl.fault.ManagedObjectNotFound as error:
+            raise LostAnswerError("the host forgot a task", vendor_code="ManagedObjectNotFound") from error
 
     def settled(self, verb: Callable[[], T], deadline: Deadline) -> T:
         """What the verb answers; begun anew, once, when an answer was lost and the host is at rest again."""

@@ -1,8 +1,9 @@
-"""State changes as the host pushes them: a private property collector over all machines, waited on by one thread.
+"""State changes of machines, as the session's lookout hears them from the host.
 
-The first set is what is, and says nothing; after it each change of a machine of ours is told with the state just
-after. When the session ends, the collector went with it: then the watch is over (not alive) and its owner lists and
-watches anew, as the contract says, so nothing that happened in between is lost.
+The first set is what is, and says nothing; after it each change of a machine of ours is told with the state just after.
+When the session ends, the lookout begins anew on the next one, and its first set is compared with what was known: what
+changed in between is told then. Only when the host stays away does a watch end (not alive); its owner lists and watches
+anew, as the contract says.
 """
 
 from __future__ import annotations
@@ -10,123 +11,115 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from http.client import HTTPException
 from typing import Any
 from uuid import UUID
-from xml.parsers.expat import ExpatError
 
-from pyVmomi import vim, vmodl
-
-from drivers.api import Deadline, DriverError, Machine, MachineChanged
+from drivers.api import Deadline, Machine, MachineChanged, Transient
 from drivers.esxi import reading
 from drivers.esxi.errors import as_driver_errors
 from drivers.esxi.site import Site, reference
 
 log = logging.getLogger(__name__)
-WAIT_S = 10
-ANSWER_S = 30.0
-NAMES = (*reading.MACHINE, "runtime.host")
-BROKEN = (vmodl.MethodFault, OSError, HTTPException, ExpatError, DriverError, AttributeError, TypeError, ValueError)
 
 
 class EsxiWatch:
-    """See :class:`drivers.api.Watch`."""
+    """See :class:`drivers.api.Watch`. Told by the lookout's thread, which also runs the call-backs."""
+
+    names: tuple[str, ...] = (*reading.MACHINE, "runtime.host")
 
     def __init__(self, site: Site, on_change: Callable[[MachineChanged], None], deadline: Deadline) -> None:
         self._site = site
-        self._tell = on_change
-        self._closed = threading.Event()
+        self._on_change = on_change
         self._known: dict[str, dict[str, Any]] = {}
+        self._told: dict[str, Machine | None] = {}
+        self._fresh: set[str] | None = None
+        self._begun = threading.Event()
+        self._closed = False
+        self._telling = threading.RLock()
         with as_driver_errors():
-            self._collector = site.send(self._begin, deadline)
-            self._version = self._take(site.look(lambda: self._wait("", 0), deadline), told=False)
-        self._thread = threading.Thread(target=self._run, name="esxi-watch", daemon=True)
-        self._thread.start()
+            deadline.check("beginning to watch")
+            site.look(site.session.check, deadline)
+        site.lookout.watch(self)
+        if not self._begun.wait(deadline.remaining):
+            self.close()
+            raise Transient("the deadline passed while beginning to watch")
+        if not self.alive:
+            raise Transient("the host cannot be watched now")
 
     @property
     def alive(self) -> bool:
         """See :attr:`drivers.api.Watch.alive`."""
-        return self._thread.is_alive() and not self._closed.is_set()
+        return not self._closed and self._site.session.is_open
 
     def close(self) -> None:
         """See :meth:`drivers.api.Watch.close`."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        with suppress(*BROKEN):
-            self._site.send(self._collector.CancelWaitForUpdates, Deadline(2))
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout=WAIT_S + 2)
-        with suppress(*BROKEN):
-            self._site.send(self._collector.DestroyPropertyCollector, Deadline(2))
-
-    # ------------------------------------------------------------------------------------- the thread
-
-    def _begin(self) -> Any:
-        content = self._site.content
-        kinds = vmodl.query.PropertyCollector
-        view = content.viewManager.CreateContainerView(content.rootFolder, [vim.VirtualMachine], True)
-        way = kinds.TraversalSpec(name="way", type=type(view), path="view", skip=False)
-        objects = kinds.ObjectSpec(obj=view, skip=True, selectSet=[way])
-        wish = kinds.PropertySpec(type=vim.VirtualMachine, all=False, pathSet=list(NAMES))
-        collector = content.propertyCollector.CreatePropertyCollector()
-        collector.CreateFilter(kinds.FilterSpec(objectSet=[objects], propSet=[wish]), False)
-        return collector
-
-    def _wait(self, version: str, seconds: int) -> Any:
-        options = vmodl.query.PropertyCollector.WaitOptions(maxWaitSeconds=seconds)
-        return self._collector.WaitForUpdatesEx(version, options)
-
-    def _run(self) -> None:
-        while not self._closed.is_set():
-            try:
-                update = self._once()
-                if update is not None:
-                    self._version = self._take(update, told=True)
-            except BROKEN as error:
-                if not self._closed.is_set():
-                    log.info("a watch of an ESXi host ended: %s", type(error).__name__)
+        with self._telling:
+            if self._closed:
                 return
+            self._closed = True
+        self._site.lookout.ignore(self)
 
-    def _once(self) -> Any:
-        """One wait. It is not asked again by the session: a new session does not know this collector."""
-        return self._site.session.once(lambda: self._wait(self._version, WAIT_S), Deadline(WAIT_S + ANSWER_S))
+    # ------------------------------------------------------------------------------------- what the lookout says
 
-    def _take(self, update: Any, *, told: bool) -> str:
-        if update is None:
-            return ""
-        for filtered in update.filterSet or ():
-            for change in filtered.objectSet or ():
-                self._change(change, told=told)
-        return str(update.version)
+    def begin(self) -> None:
+        """A first set comes: what is not in it is gone."""
+        self._fresh = set()
 
-    def _change(self, change: Any, *, told: bool) -> None:
+    def change(self, change: Any) -> None:
+        """A machine entered, changed or left."""
         key = reference(change.obj)
-        before = self._known.get(key)
         if str(change.kind) == "leave":
             self._known.pop(key, None)
-            after = None
         else:
-            after = self._known[key] = dict(before or {})
+            entered = str(change.kind) == "enter" or key not in self._known
+            found = self._known[key] = {} if entered else dict(self._known[key])
             for each in change.changeSet or ():
-                after[str(each.name)] = each.val if str(each.op) in {"assign", "add"} else None
-        was, now = self._ours(before), self._ours(after)
-        machine_id = self._id(now or was)
-        if told and machine_id is not None and was != now and not self._closed.is_set():
-            self._say(MachineChanged(machine_id, now))
+                found[str(each.name)] = each.val if str(each.op) in {"assign", "add"} else None
+        if self._fresh is not None:
+            self._fresh.add(key)
+        if self._begun.is_set():
+            self._compare(key)
+        else:
+            self._told[key] = self._ours(key)
 
-    def _ours(self, found: dict[str, Any] | None) -> Machine | None:
+    def settled(self) -> None:
+        """The first set is whole."""
+        fresh, self._fresh = self._fresh, None
+        for key in self._known.keys() - (fresh or set()):
+            del self._known[key]
+            self._compare(key)
+        self._begun.set()
+
+    def end(self) -> None:
+        """The host stays away."""
+        self._closed = True
+        self._begun.set()
+
+    # ------------------------------------------------------------------------------------- parts
+
+    def _compare(self, key: str) -> None:
+        before, after = self._told.get(key), self._ours(key)
+        if before == after:
+            return
+        self._told[key] = after
+        if key not in self._known:
+            del self._told[key]
+        changed = after or before
+        if changed is not None:
+            self._say(changed.id, after)
+
+    def _ours(self, key: str) -> Machine | None:
+        found = self._known.get(key)
         if found is None or found.get("runtime.host") is None:
             return None
         here = reference(found["runtime.host"]) == self._site.host_id
         return reading.our_machine(found) if here else None
 
-    def _id(self, machine: Machine | None) -> UUID | None:
-        return None if machine is None else machine.id
-
-    def _say(self, change: MachineChanged) -> None:
-        try:
-            self._tell(change)
-        except Exception:
-            log.exception("who watches an ESXi host failed")
+    def _say(self, machine_id: UUID, machine: Machine | None) -> None:
+        with self._telling:
+            if self._closed:
+                return
+            try:
+                self._on_change(MachineChanged(machine_id, machine))
+            except Exception:
+                log.exception("who watches an ESXi host failed")

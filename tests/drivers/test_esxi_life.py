@@ -15,8 +15,7 @@ import pytest
 from pycdlib import PyCdlib
 
 from drivers import api
-from drivers.api import Deadline, Driver, HostAtFault, MachineChanged, Power, PowerAction, Refused, Snapshots, Watching
-from drivers.contracts.rig import wait_for
+from drivers.api import Deadline, Driver, HostAtFault, Power, PowerAction, Refused, Snapshots
 from drivers.esxi import DRIVER, seed
 from drivers.esxi.networks import choose_vlan, group_name
 from drivers.esxi.options import Options, SeedWay, read
@@ -235,7 +234,7 @@ def test_a_datastore_that_is_not_there_is_refused(sim: EsxSim) -> None:
     opened.close()
 
 
-# ------------------------------------------------------------------------------------------ vCenter, watching
+# ------------------------------------------------------------------------------------------ vCenter
 
 
 def test_a_machines_life_through_vcenter(program: Path, tmp_path: Path) -> None:
@@ -247,24 +246,6 @@ def test_a_machines_life_through_vcenter(program: Path, tmp_path: Path) -> None:
         nothing_of_ours(first)
         first.close()
         second.close()
-
-
-def test_a_watch_ends_with_its_session(sim: EsxSim, machine: UUID) -> None:
-    opened = connect(sim)
-    assert isinstance(opened, Watching)
-    seen: list[MachineChanged] = []
-    watch = opened.watch(seen.append, Deadline(SECONDS))
-    opened.machines.power(machine, PowerAction.ON, Deadline(SECONDS))
-    wait_for(lambda: bool(seen), SECONDS, "the watch tells of the start")
-    assert seen[-1].machine is not None
-    sim.expire()
-    wait_for(lambda: not watch.alive, SECONDS, "the watch ends")
-    watch.close()
-    again = opened.watch(seen.append, Deadline(SECONDS))
-    opened.machines.power(machine, PowerAction.OFF, Deadline(SECONDS))
-    wait_for(lambda: seen[-1].machine is not None and seen[-1].machine.power is Power.OFF, SECONDS, "the stop is told")
-    again.close()
-    opened.close()
 
 
 def unpacked(text: str) -> bytes:
