@@ -86,7 +86,7 @@ class Context:
                 found = await self.read(lambda session: load(session, keys))
                 return [found.get(key) for key in keys]
 
-            loader = self.loaders[name] = DataLoader(fetch)
+            loader = self.loaders[name] = _Shared(fetch)
         return loader
 
     def _loader(self, noun: Noun[Any], column: str) -> DataLoader[Any, Any]:
@@ -97,6 +97,16 @@ class Context:
             return {key: found[key] for key in keys}
 
         return self.batch((noun.prefix, column), load)
+
+
+class _Shared(DataLoader[Any, Any]):
+    """A loader whose answers several fields may await: the executor cancels the siblings of a field that failed, and
+    that must not take the answer from the others (they would be cancelled too, and with them the request).
+    """
+
+    def load(self, key: Any) -> Awaitable[Any]:
+        """The answer, which outlives who awaits it."""
+        return asyncio.shield(super().load(key))
 
 
 async def on_thread(work: Callable[[], T]) -> T:

@@ -1,0 +1,223 @@
+"""One cloud, read in two ways: with the read planner and without, each by an ASGI application of its own around the
+real schema and the real transport, in this process.
+
+An answer is compared as a client could tell it apart: status, the kinds and order of all members of ``data`` (1 and 1.0
+are two answers), errors whole but for their order and their places in lists, which the executor leaves to chance, and
+the cost. What a
+caller spent is counted on each side and shown by ``rateLimit``, so it takes part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+
+from gateway.kernel import noun
+from gateway.kernel.access import Subject
+from gateway.kernel.db import Database
+from gateway.kernel.secretbox import Sealed
+from gateway.kernel.settings import Settings
+from resolvers.kernel.context import Context, Services
+from resolvers.schema import schema
+from resolvers.transport.app import Caller, OperationInfo, TransportSettings, routes
+from resolvers.transport.rates import Budget
+from resolvers.transport.settings import Plan
+from tests.planner import scene
+from tests.world import KEY
+from workers.compute.live import Live
+from workers.hypervisor import Hosts
+
+REQUEST_ID = "request-of-the-test"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody whom the application recognised; the token is the name."""
+
+    key: str
+    subject: Subject
+    expires_at: datetime | None = None
+
+    async def valid(self) -> bool:
+        """Always."""
+        return True
+
+
+class Meter:
+    """A rate limiter that counts, and never says no."""
+
+    def __init__(self) -> None:
+        self.spent: Counter[str] = Counter()
+
+    async def spend(self, key: str, cost: int) -> Budget:
+        """Count the cost."""
+        self.spent[key] += cost
+        return Budget(True, 10**9, 10**9 - self.spent[key], scene.NOW, 60)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came back: the body as text, and its members."""
+
+    status: int
+    text: str
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The body as one would compare it."""
+        body = _strictly(self.text)
+        if not isinstance(body, list):
+            return {"text": body}
+        found: dict[str, Any] = {str(key): value for key, value in body}
+        found["errors"] = {_without_places(each) for each in json.loads(self.text).get("errors", ())}
+        return {"status": self.status, "members": sorted(found), **found}
+
+    @property
+    def data(self) -> Any:
+        """The data, as one would read it."""
+        return json.loads(self.text).get("data")
+
+    @property
+    def codes(self) -> list[str]:
+        """The codes of its errors."""
+        return sorted(each["extensions"]["code"] for each in json.loads(self.text).get("errors", []))
+
+
+def _without_places(error: Mapping[str, Any]) -> str:
+    """An error but for where in a list it came up: which of several is told first, and ends the others, is chance."""
+    path = [each if isinstance(each, str) else "*" for each in error.get("path", ())]
+    return json.dumps({**error, "path": path}, sort_keys=True)
+
+
+def _strictly(text: str) -> Any:
+    """JSON with objects as lists of pairs, in order, and numbers that keep their kind."""
+    return json.loads(text, object_pairs_hook=list, parse_float=lambda each: ("float", float(each)))
+
+
+@dataclass(slots=True)
+class Way:
+    """One application. ``planned`` counts the queries that the planner answered, ``asked`` those it was asked."""
+
+    app: Starlette
+    meter: Meter
+    counts: Counter[str]
+
+    async def ask(self, who: str, document: str, variables: Mapping[str, Any] | None = None) -> Answer:
+        """Send one operation."""
+        body = json.dumps({"query": document, "variables": variables or {}}).encode()
+        headers = [(b"content-type", b"application/json"), (b"x-request-id", REQUEST_ID.encode())]
+        if who != "nobody":
+            headers.append((b"authorization", f"Bearer {who}".encode()))
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+            "path": "/graphql", "raw_path": b"/graphql", "root_path": "", "query_string": b"", "headers": headers,
+            "client": ("192.0.2.9", 1), "server": ("192.0.2.1", 80),
+        }  # fmt: skip
+        incoming = [{"type": "http.request", "body": body, "more_body": False}]
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            if incoming:
+                return incoming.pop()
+            return await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        try:
+            await self.app(scope, receive, send)
+        except asyncio.CancelledError as error:  # nobody cancelled it
+            raise AssertionError(f"the request was cancelled:\n{document}\nwith {json.dumps(variables)}") from error
+        text = b"".join(each.get("body", b"") for each in sent[1:]).decode()
+        return Answer(sent[0]["status"], text)
+
+
+@dataclass(slots=True, repr=False)
+class TwoWays:
+    """The cloud, who is there, and both ways."""
+
+    db: Database
+    rows: scene.Rows
+    people: dict[str, Subject]
+    on: Way
+    off: Way
+    loop: asyncio.Runner = field(default_factory=asyncio.Runner)
+
+    @classmethod
+    def open(cls, url: str, folder: Path, plan: Callable[[Database], Plan | None]) -> TwoWays:
+        """On an empty database. ``plan`` makes the planner of the first way."""
+        noun.load_all()
+        db = Database(url, now=lambda: scene.NOW)
+        db.provide("sealed", Sealed([KEY]))
+        settings = Settings(state_dir=folder, drivers=["sim"])
+        db.provide("settings", settings)
+        laid = scene.rows()
+        scene.fill(db, laid)
+        people = scene.people(laid)
+        services = Services(
+            db=db, feed=None, settings=settings, extras={"live": Live(db, Hosts(folder / "scratch")), "drivers": ()}
+        )
+        return cls(db, laid, people, _way(services, people, plan(db)), _way(services, people, None))
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.loop.close()
+        self.db.close()
+
+    def both(self, who: str, document: str, variables: Mapping[str, Any] | None = None) -> tuple[Answer, Answer]:
+        """What each way answers: (planner on, planner off)."""
+
+        async def ask() -> tuple[Answer, Answer]:
+            on = await self.on.ask(who, document, variables)
+            return on, await self.off.ask(who, document, variables)
+
+        return self.loop.run(ask())
+
+    def same(self, who: str, document: str, variables: Mapping[str, Any] | None = None) -> Answer:
+        """The answer, which both ways give alike. Raises AssertionError with the difference."""
+        on, off = self.both(who, document, variables)
+        if on.told != off.told:
+            told = (
+                f"{who} asks\n{document}\nwith {json.dumps(variables)}\nplanner on:  {on.text}\nplanner off: {off.text}"
+            )
+            raise AssertionError(told)
+        return on
+
+    def planned(self, who: str, document: str, variables: Mapping[str, Any] | None = None) -> Answer:
+        """:meth:`same`, for an operation that must not fall back to the executor."""
+        before = self.on.counts["planned"]
+        found = self.same(who, document, variables)
+        assert self.on.counts["planned"] == before + 1, f"the planner left it to the executor:\n{document}"
+        return found
+
+
+def _way(services: Services, people: Mapping[str, Subject], plan: Plan | None) -> Way:
+    counts: Counter[str] = Counter()
+    meter = Meter()
+
+    async def authenticate(caller: Caller) -> Person:
+        name = caller.token or "nobody"
+        return Person(name, people[name])
+
+    def context(identity: Any, _caller: Caller, operation: OperationInfo) -> Context:
+        return Context(subject=identity.subject, services=services, limits=operation)
+
+    async def counted(operation: Any, variables: Any, given: Any) -> bytes | None:
+        assert plan is not None
+        found = await plan(operation, variables, given)
+        counts["asked"] += 1
+        counts["planned"] += found is not None
+        return found
+
+    settings = TransportSettings(
+        rate_limiter=meter, plan=counted if plan is not None else None, compression=False, cache_entries_max=50
+    )
+    return Way(Starlette(routes=routes(schema(), settings, authenticate, context)), meter, counts)
