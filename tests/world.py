@@ -39,9 +39,9 @@ from gateway.kernel.secretbox import Sealed
 from gateway.kernel.settings import Settings
 from resolvers.kernel.context import Context, Services
 from resolvers.schema import schema
-from workers import saga
 from workers.hypervisor import Hosts
 from workers.main import load_all
+from workers.runner import Runner
 from workers.sweep import RECONCILERS
 from workers.sweep import Context as SweepContext
 
@@ -154,7 +154,7 @@ class World:
     clock: FakeClock
     crank: Crank
     hosts: Hosts
-    runner: saga.Runner
+    runner: Runner
     services: Services
     settings: Settings
     centres: list[DataCentre] = field(default_factory=list)
@@ -177,7 +177,7 @@ class World:
         db.provide("settings", settings)
         db.provide("inventory", Inventory())
         hosts = Hosts(folder / "scratch")
-        runner = saga.Runner(db, hosts, "world", settings=settings)
+        runner = Runner(db, hosts, "world", settings=settings)
         services = Services(db=db, feed=None, settings=settings)
         return cls(db, clock, crank, hosts, runner, services, settings)
 

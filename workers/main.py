@@ -23,7 +23,7 @@ from gateway.kernel.settings import Settings
 from workers.bell import Doorbell, declare, open_broker
 from workers.compute import watch
 from workers.hypervisor import Hosts
-from workers.saga import Runner
+from workers.runner import Runner
 from workers.sweep import Context, Sweep
 
 log = structlog.get_logger(__name__)
@@ -74,7 +74,7 @@ def start(db: Database, settings: Settings, *, work: bool = True) -> Plant:
     disown_the_dead(db)
     runner = Runner(db, hosts, name, settings=settings)
     declare(broker, runner.run)
-    sweep = Sweep(Context(db, hosts, settings), bell, beat=runner.renew_leases)
+    sweep = Sweep(Context(db, hosts, settings), bell, beat=runner.renew_leases, tell=runner.tell)
     worker = None
     if work:
         worker = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=100)

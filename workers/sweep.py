@@ -91,6 +91,8 @@ class Sweep:
     every_s: float = 0.5
     beat: Callable[[], object] | None = None
     beat_every_s: float = 10.0
+    tell: Callable[[], object] | None = None
+    tell_every_s: float = 0.1
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -100,6 +102,8 @@ class Sweep:
         self._spawn("sweep", self.every_s, lambda: ring_due(self.context.db, self.bell, rung))
         if self.beat is not None:
             self._spawn("leases", self.beat_every_s, self.beat)
+        if self.tell is not None:
+            self._spawn("records", self.tell_every_s, self.tell)
         for each in RECONCILERS.values():
             self._spawn(each.name, each.every_s, lambda each=each: each.look(self.context))  # type: ignore[misc]  # mypy cannot infer a defaulted lambda
 

@@ -319,8 +319,8 @@ def observe(session: Session, server: Server, observed: Observed, reason: str | 
         server.status_reason = _story(observed, reason, unasked=unasked)
     server.status = status(server.phase, observed)
     if observed is Observed.RUNNING:
-        usage.opened(session, server.tenant_id, Metered.VCPU, server.uid, server.vcpus)
-        usage.opened(session, server.tenant_id, Metered.RAM_MIB, server.uid, server.ram_mib)
+        running = {Metered.VCPU: server.vcpus, Metered.RAM_MIB: server.ram_mib}
+        usage.held(session, server.tenant_id, server.uid, running)
     elif observed is not Observed.UNKNOWN:
         usage.closed(session, server.uid, Metered.VCPU, Metered.RAM_MIB)
 

@@ -203,7 +203,7 @@ def _one(session: Session, subject: Subject, command: ServerCreate, parts: _Part
     server.own_ports = _connect(session, subject, command, server)
     fresh_volumes = _volumes(session, subject, command, server)
     if server.disk_gib:
-        usage.opened(session, server.tenant_id, Metered.DISK_GIB, server.uid, server.disk_gib)
+        usage.made(session, server.tenant_id, server.uid, {Metered.DISK_GIB: server.disk_gib})
     public = NOUN.public(server)
     arguments = {"server_id": server.id, "fresh_volumes": fresh_volumes}
     job = jobs.submit(session, subject, Order("server.create", server.tenant_id, public, arguments=arguments))
@@ -258,7 +258,7 @@ def _volumes(session: Session, subject: Subject, command: ServerCreate, server: 
         )
         session.add(volume)
         session.flush()
-        usage.opened(session, server.tenant_id, Metered.VOLUME_GIB, volume.uid, size)
+        usage.made(session, server.tenant_id, volume.uid, {Metered.VOLUME_GIB: size})
         fresh.append(volume.id)
     return fresh
 

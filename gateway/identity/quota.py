@@ -140,18 +140,23 @@ def take(session: Session, tenant_id: int, amounts: Mapping[Resource, int]) -> N
             raise _exceeded(session, tenant_id, resource, amount)
 
 
-def _taken(session: Session, tenant_id: int, resource: Resource, amount: int) -> bool:
-    taken = session.execute(
-        sa.update(Quota)
-        .where(
-            col(Quota.tenant_id) == tenant_id,
-            col(Quota.resource) == resource,
-            sa.or_(col(Quota.limit) < 0, col(Quota.used) + amount <= col(Quota.limit)),
-        )
-        .values(used=col(Quota.used) + amount)
-        .execution_options(synchronize_session=False)
+_TABLE: sa.Table = Quota.__table__  # type: ignore[attr-defined]  # every table model has one
+_MORE: sa.ColumnElement[int] = sa.bindparam("more", type_=sa.BigInteger)
+_TAKE = (
+    sa.update(_TABLE)
+    .where(
+        _TABLE.c.tenant_id == sa.bindparam("of"),
+        _TABLE.c.resource == sa.bindparam("what"),
+        sa.or_(_TABLE.c.limit < 0, _TABLE.c.used + _MORE <= _TABLE.c.limit),
     )
-    return bool(getattr(taken, "rowcount", 0))
+    .values(used=_TABLE.c.used + _MORE)
+)
+"""Made once: building it costs more than carrying it out."""
+
+
+def _taken(session: Session, tenant_id: int, resource: Resource, amount: int) -> bool:
+    given = {"of": tenant_id, "what": resource, "more": amount}
+    return bool(session.connection().execute(_TAKE, given).rowcount)
 
 
 def _opened(session: Session, tenant_id: int, resource: Resource) -> bool:

@@ -1,9 +1,10 @@
 """The event log: what changed, in an order that a client can resume from.
 
 Every insert, update and delete of a registered noun writes one event in the same transaction (a hook on flush, so none
-can be forgotten). A cursor is the pair (transaction, id): PostgreSQL hands out ids before commit, so a reader that
-went by id alone would miss a slower transaction's events; it therefore reads only below the oldest transaction still
-running. SQLite has one writer, and its transaction number is always 0.
+can be forgotten; they are written together when the unit of work ends). A cursor is the pair (transaction, id):
+PostgreSQL hands out ids before commit, so a reader that went by id alone would miss a slower transaction's events; it
+therefore reads only below the oldest transaction still running. SQLite has one writer, and its transaction number is
+always 0.
 """
 
 from __future__ import annotations
@@ -172,6 +173,21 @@ def _announce(session: OrmSession, _context: object, _instances: object) -> None
     for row in session.deleted:
         if isinstance(row, Row):
             _add(written, row, "deleted", now, [])
+    if not written:
+        return
+    if session.in_nested_transaction():  # what is taken back to a savepoint was never announced
+        session.connection().execute(_INSERT, written)
+    else:
+        session.info.setdefault("events", []).extend(written)
+
+
+@sa.event.listens_for(OrmSession, "before_commit")
+def _write(session: OrmSession) -> None:
+    """Write the events of a unit of work by one statement, when all of its changes are known."""
+    if "clock" not in session.info:
+        return
+    session.flush()
+    written = session.info.pop("events", None)
     if written:
         session.connection().execute(_INSERT, written)
 

@@ -12,22 +12,21 @@ before they can be seen, so those who join a queue, and those who take from it, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import aliased, make_transient_to_detached
-from sqlalchemy.orm.attributes import instance_dict, manager_of_class
+from sqlalchemy.orm import aliased
 from sqlmodel import Field, Session, col, or_, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from gateway.kernel import clock, ids, row
 from gateway.kernel.access import Role, Subject, require, within
 from gateway.kernel.command import AnyId, Command, Retryable
-from gateway.kernel.db import after_commit
+from gateway.kernel.db import Database, after_commit, unread
 from gateway.kernel.errors import InvalidState
 from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
@@ -81,7 +80,9 @@ class StepStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step as told to people. Moments are RFC 3339 texts; ``attempt`` counts how often it was begun."""
+    """One step as told to people. Moments are RFC 3339 texts; ``attempt`` counts how often it was begun. ``unsure``
+    (which is not told): a runner that died may have begun it without a record, so unwinding takes it back too.
+    """
 
     name: str
     status: StepStatus = StepStatus.PENDING
@@ -89,6 +90,7 @@ class Step:
     finished_at: str | None = None
     attempt: int = 0
     message: str | None = None
+    unsure: bool = False
 
 
 class Job(Row, table=True):
@@ -234,6 +236,9 @@ def claim(session: Session, job_id: int, worker: str, lease: timedelta) -> Job |
         return None
     if job.status is Status.QUEUED:
         job.status = Status.RUNNING
+    if job.lease_by is not None:  # who had it never let go of it, and may have begun steps without a record
+        unsure = [replace(each, unsure=True) if each.status is StepStatus.PENDING else each for each in job.told]
+        write_steps(job, unsure)
     job.attempt += 1
     job.lease_until = now + lease
     job.lease_by = worker
@@ -251,20 +256,19 @@ def held(session: Session, job_id: int, attempt: int, known: Job | None = None) 
     ``known`` is the row as the caller last committed it: a copy of it is used unread. It must be changed then, for it
     is the version compared with the update that finds out whether anybody else was there.
     """
-    job = session.get(Job, job_id) if known is None else _unread(session, known)
+    job = session.get(Job, job_id) if known is None else unread(session, known)
     if job is None or job.attempt != attempt or job.lease_until is None or job.status not in LIVE:
         raise Fenced
     return job
 
 
-def _unread(session: Session, known: Job) -> Job:
-    """A copy of a row that was committed, in this session, as if it had just been loaded."""
-    values = instance_dict(known)
-    copy: Job = manager_of_class(Job).new_instance()
-    instance_dict(copy).update({each.key: values[each.key] for each in sa.inspect(Job).column_attrs})
-    make_transient_to_detached(copy)
-    session.add(copy)
-    return copy
+_VERSION = sa.select(sa.inspect(Job).columns.version).where(col(Job.id) == sa.bindparam("job_id"))
+
+
+def version(db: Database, job_id: int) -> int | None:
+    """The row's version as it is now, by the cheapest read there is: whether anybody changed the job."""
+    found: int | None = db.value(_VERSION, {"job_id": job_id})
+    return found
 
 
 def renew(session: Session, job_id: int, attempt: int, lease: timedelta) -> bool:
@@ -296,8 +300,8 @@ def disown(session: Session, name: str) -> int:
     """
     taken = session.execute(
         sa.update(Job)
-        .where(col(Job.lease_by) == name, col(Job.status).in_(LIVE))
-        .values(lease_until=None, lease_by=None)
+        .where(col(Job.lease_by) == name, col(Job.lease_until).is_not(None), col(Job.status).in_(LIVE))
+        .values(lease_until=None)  # lease_by stays: it tells the next one that this one never let go
         .execution_options(synchronize_session=False)
     )
     return int(getattr(taken, "rowcount", 0))
@@ -310,23 +314,26 @@ def release(session: Session, job: Job, *, due_in: timedelta) -> None:
     job.due_at = clock.now(session) + due_in
 
 
+_FOLLOWING = (
+    sa.select(sa.inspect(Job).columns.id)
+    .where(col(Job.resource) == sa.bindparam("of"), col(Job.id) > sa.bindparam("behind"), col(Job.status).in_(LIVE))
+    .order_by(col(Job.id))
+    .limit(1)
+)
+
+
 def settle(session: Session, job: Job, status: Status) -> None:
     """End a job (or leave it STUCK) and ring for the next of its resource."""
+    if job.resource is not None:
+        following = session.connection().execute(_FOLLOWING, {"of": job.resource, "behind": job.id}).scalar()
+        if following is not None:
+            ring_after_commit(session, following)
     job.status = status
     job.lease_until = None
     job.lease_by = None
     job.finished_at = clock.now(session)
     if status is Status.SUCCEEDED:
         job.progress = 1.0
-    if job.resource is not None:
-        following = session.exec(
-            select(Job.id)
-            .where(Job.resource == job.resource, col(Job.id) > job.id, col(Job.status).in_(LIVE))
-            .order_by(col(Job.id))
-            .limit(1)
-        ).first()
-        if following is not None:
-            ring_after_commit(session, following)
 
 
 def due(session: Session, limit: int = 200) -> list[int]:
@@ -347,7 +354,18 @@ def due(session: Session, limit: int = 200) -> list[int]:
 
 def write_steps(job: Job, steps: list[Step]) -> None:
     """Put the steps' new state into the row."""
-    job.steps = [{name: getattr(step, name) for name in Step.__slots__} for step in steps]
+    job.steps = [
+        {
+            "name": step.name,
+            "status": step.status.value,
+            "started_at": step.started_at,
+            "finished_at": step.finished_at,
+            "attempt": step.attempt,
+            "message": step.message,
+            **({"unsure": True} if step.unsure else {}),
+        }
+        for step in steps
+    ]
 
 
 class Filter(Command):

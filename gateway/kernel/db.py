@@ -21,13 +21,16 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import make_transient_to_detached
+from sqlalchemy.orm.attributes import instance_dict, manager_of_class
 from sqlalchemy.orm.exc import StaleDataError
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 
 from gateway.kernel import clock, ids
 from gateway.kernel.errors import Conflict, Unavailable
 
 T = TypeVar("T")
+R = TypeVar("R", bound=SQLModel)
 
 ATTEMPTS = 20
 """How often work is run when concurrent changes are in its way."""
@@ -78,6 +81,16 @@ class Database:
         except (OperationalError, InterfaceError, PoolTimeout) as error:
             raise _away(error) from error
 
+    def value(self, statement: sa.Executable, parameters: dict[str, Any]) -> Any:
+        """The first value that a Core statement finds, None when there is none: for looks at one column of one row, of
+        which a session would be most of the cost.
+        """
+        try:
+            with self._read.connect() as connection:
+                return connection.execute(statement, parameters).scalar()
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            raise _away(error) from error
+
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One unit of work without retries: for callers that hold their own loop. Prefer :meth:`run`."""
@@ -123,6 +136,19 @@ class Database:
 def after_commit(session: Session, call: Callable[[], None]) -> None:
     """Have ``call`` made once this unit of work is committed, and never when it is not."""
     session.info["after_commit"].append(call)
+
+
+def unread(session: Session, known: R) -> R:
+    """A copy of a row that was committed, in this session, as if it had just been loaded. Whoever changes it finds out
+    by its version if it was not the newest; whoever does not may be reading what is no more.
+    """
+    values = instance_dict(known)
+    kind = type(known)
+    copy: R = manager_of_class(kind).new_instance()
+    instance_dict(copy).update({each.key: values[each.key] for each in sa.inspect(kind).column_attrs})
+    make_transient_to_detached(copy)
+    session.add(copy)
+    return copy
 
 
 @contextmanager

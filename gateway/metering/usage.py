@@ -7,6 +7,7 @@ of a period is the sum of amount times overlap; nothing is sampled and nothing c
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -60,34 +61,51 @@ class Interval(SQLModel, table=True):
     )  # fmt: skip
 
 
+_TABLE: sa.Table = Interval.__table__  # type: ignore[attr-defined]  # every table model has one
+_OF_OBJECT = sa.and_(_TABLE.c.object_uid == sa.bindparam("of"), _TABLE.c.ended_at.is_(None))
+_HELD = sa.select(_TABLE.c.resource, _TABLE.c.amount).where(_OF_OBJECT)
+_OPEN = sa.insert(_TABLE)
+_CLOSE = sa.update(_TABLE).where(_OF_OBJECT).values(ended_at=sa.bindparam("now"))
+_CLOSE_SOME = _CLOSE.where(_TABLE.c.resource.in_(sa.bindparam("resources", expanding=True)))
+"""Intervals are written past the unit of work, by statements made once: nobody needs them as objects."""
+
+
 def opened(session: Session, tenant_id: int, resource: Metered, object_uid: UUID, amount: int = 1) -> None:
     """From now on the object holds that much. Saying it again changes nothing; another amount closes the interval."""
-    current = _open_interval(session, object_uid, resource)
-    if current is not None and current.amount == amount:
-        return
+    held(session, tenant_id, object_uid, {resource: amount})
+
+
+def held(session: Session, tenant_id: int, object_uid: UUID, amounts: Mapping[Metered, int]) -> None:
+    """:func:`opened` for several resources, from one and the same moment on."""
+    current = {each.resource: each.amount for each in session.connection().execute(_HELD, {"of": object_uid})}
+    changed = {resource: amount for resource, amount in amounts.items() if current.get(resource) != amount}
     now = clock.now(session)
-    if current is not None:
-        current.ended_at = now
-        session.flush()
-    session.add(Interval(tenant_id=tenant_id, resource=resource, object_uid=object_uid, amount=amount, started_at=now))
+    ending = [resource for resource in changed if resource in current]
+    if ending:
+        session.connection().execute(_CLOSE_SOME, {"of": object_uid, "now": now, "resources": ending})
+    _begin(session, tenant_id, object_uid, changed, now)
+
+
+def made(session: Session, tenant_id: int, object_uid: UUID, amounts: Mapping[Metered, int]) -> None:
+    """:func:`held` for an object that is made in this unit of work, so that nothing needs to be looked up."""
+    _begin(session, tenant_id, object_uid, amounts, clock.now(session))
 
 
 def closed(session: Session, object_uid: UUID, *resources: Metered) -> None:
     """From now on the object holds none of these (of anything, when none is named)."""
-    statement = select(Interval).where(Interval.object_uid == object_uid, col(Interval.ended_at).is_(None))
+    given = {"of": object_uid, "now": clock.now(session)}
     if resources:
-        statement = statement.where(col(Interval.resource).in_(resources))
-    now = clock.now(session)
-    for interval in session.exec(statement):
-        interval.ended_at = now
+        session.connection().execute(_CLOSE_SOME, {**given, "resources": list(resources)})
+    else:
+        session.connection().execute(_CLOSE, given)
 
 
-def _open_interval(session: Session, object_uid: UUID, resource: Metered) -> Interval | None:
-    return session.exec(
-        select(Interval).where(
-            Interval.object_uid == object_uid, Interval.resource == resource, col(Interval.ended_at).is_(None)
-        )
-    ).first()
+def _begin(session: Session, tenant_id: int, object_uid: UUID, amounts: Mapping[Metered, int], now: datetime) -> None:
+    if not amounts:
+        return
+    common = {"tenant_id": tenant_id, "object_uid": object_uid, "started_at": now, "ended_at": None}
+    rows = [{**common, "resource": resource, "amount": amount} for resource, amount in amounts.items()]
+    session.connection().execute(_OPEN, rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,7 @@ def open(session: Session, subject: Subject, tenant_id: int, wanted: Wanted) -> 
     membership.join(session, port.id, network.id, member_of)
     membership.moved(session, network.id, [each.id for each in member_of])
     if number:
-        usage.opened(session, tenant_id, Metered.ADDRESS, port.uid, number)
+        usage.made(session, tenant_id, port.uid, {Metered.ADDRESS: number})
     return port
 
 

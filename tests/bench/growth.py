@@ -25,9 +25,9 @@ from tests.bench.jobs import CREATE
 from tests.bench.scene import Ground
 from tests.bench.table import Report, median
 from tests.servers.postgres import PostgresServer
-from workers import saga
 from workers.hypervisor import Hosts
 from workers.main import load_all
+from workers.runner import Runner
 
 
 class Queue(Bell):
@@ -47,7 +47,7 @@ class Line:
 
     ground: Ground
     queue: Queue
-    runner: saga.Runner
+    runner: Runner
     context: Callable[[], Context]
 
     @classmethod
@@ -57,7 +57,7 @@ class Line:
         ground = Ground.lay(folder, database_url)
         queue = Queue()
         ground.db.provide("bell", queue)
-        runner = saga.Runner(ground.db, Hosts(folder / "scratch"), "bench", settings=ground.settings)
+        runner = Runner(ground.db, Hosts(folder / "scratch"), "bench", settings=ground.settings)
         with ground.db.read() as session:
             uid = session.get_one(Tenant, ground.tenant).uid
         subject = Subject(user_id=ground.user, user_uid=uid, user_name="bench", roles={ground.tenant: Role.MEMBER})

@@ -19,7 +19,8 @@ from gateway.kernel import noun
 from gateway.kernel.access import CLOUD
 from gateway.kernel.db import Database
 from workers import saga
-from workers.saga import Change, Run, Runner, Step
+from workers.runner import Runner
+from workers.saga import Change, Run, Step
 
 T = TypeVar("T")
 

@@ -14,7 +14,8 @@ from gateway.kernel.access import CLOUD
 from gateway.kernel.db import Database
 from tests.jobs.queue import BACKENDS, KIND, NOTES, at_once, opened, rows, runner, submit
 from workers import saga
-from workers.saga import LEASE, Run, Step
+from workers.runner import LEASE
+from workers.saga import Run, Step
 from workers.sweep import Rung, ring_due
 
 SECOND = timedelta(seconds=1)

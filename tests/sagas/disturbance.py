@@ -16,6 +16,7 @@ from gateway.jobs.job import Job
 from gateway.kernel.access import CLOUD
 from tests.sagas.stage import Stage
 from workers import saga
+from workers.runner import LEASE, Runner
 from workers.saga import Change, Run, Step
 
 Effect = Callable[[Run], Change | None]
@@ -120,7 +121,7 @@ def _calling(call: Callable[[], object], *, before: bool) -> Callable[[Step], St
                 once()
             return found
 
-        return replace(step, do=do)
+        return replace(step, do=do, rows=False)  # what happens meanwhile cannot happen within its commit
 
     return change
 
@@ -139,8 +140,8 @@ def retry(stage: Stage, job: Job) -> None:
 
 def overtake(stage: Stage, job: Job) -> None:
     """Let the lease run out and another runner do the job to its end."""
-    stage.world.clock.advance(seconds=saga.LEASE.total_seconds() + 1)
-    saga.Runner(stage.world.db, stage.world.hosts, "another", settings=stage.world.settings).run(job.id)
+    stage.world.clock.advance(seconds=LEASE.total_seconds() + 1)
+    Runner(stage.world.db, stage.world.hosts, "another", settings=stage.world.settings).run(job.id)
 
 
 @contextmanager
@@ -170,6 +171,6 @@ def run_until_death(stage: Stage, number: int, *, after: bool) -> bool:
     if died:
         stage.world.crank.rung.clear()
         stage.world.clock.at += timedelta(milliseconds=1)
-        stage.world.runner = saga.Runner(stage.world.db, stage.world.hosts, "next", settings=stage.world.settings)
+        stage.world.runner = Runner(stage.world.db, stage.world.hosts, "next", settings=stage.world.settings)
         stage.world.work()
     return bool(died)

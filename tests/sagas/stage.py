@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 TRAIL = frozenset({"audit_record", "event", "job", "idempotency_key", "turn"})
 """Tables that tell of the way, not of the place."""
-_OWN = frozenset({"id", "uid", "version", "created_at", "updated_at"})
+_OWN = frozenset({"id", "uid", "version", "created_at", "updated_at", "revision"})
 _TOLD = frozenset({"status_reason"})
 HOST = "stage"
 CONTENT = b"a disk image".ljust(4096, b"\0")

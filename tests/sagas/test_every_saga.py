@@ -255,7 +255,7 @@ def test_death_at_the_nth_commit(played: Reference, kind: str, when: str) -> Non
             died = disturbance.run_until_death(stage, number, after=when == "after")
             _check_end(stage, played, Status.SUCCEEDED)
         if not died:
-            assert number > len(SAGAS[kind].steps)
+            assert number > 1, kind
             return
     raise AssertionError("no end")
 

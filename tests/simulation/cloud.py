@@ -40,7 +40,7 @@ from tests.compute.scene import active_image
 from tests.sagas.disturbance import Death, dying_at_commit
 from tests.sagas.stage import CONTENT, host, ordered_uids
 from tests.world import World
-from workers.saga import Runner
+from workers.runner import Runner
 
 R = TypeVar("R", bound=Row)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from drivers.api import Power, PowerAction, Transient, VolumeSpec
@@ -22,6 +23,7 @@ from gateway.compute.server_state import Observed, Phase
 from gateway.image.image import Image
 from gateway.jobs.job import Job
 from gateway.kernel import errors
+from gateway.kernel.db import unread
 from gateway.kernel.errors import Refusal
 from gateway.network import port as ports
 from gateway.volume import volume as volumes
@@ -48,6 +50,15 @@ def _server(session: Session, run_or_job: Run | Job) -> Server:
     return server
 
 
+def _facts(run: Run) -> Server:
+    """The server of a job for what never changes about it (ids, size, image): read once. Raises NotFound."""
+    found: Server | None = run.known.get("server")
+    if found is None:
+        with run.read() as session:
+            found = run.known["server"] = _server(session, run)
+    return found
+
+
 def _gone(session: Session, run_or_job: Run | Job) -> Server | None:
     """The server of a job that goes on without it: a deletion, or an undo that a deletion came before."""
     return session.get(Server, run_or_job.arguments["server_id"])
@@ -55,6 +66,8 @@ def _gone(session: Session, run_or_job: Run | Job) -> Server | None:
 
 def _fresh(session: Session, run_or_job: Run | Job) -> Sequence[Volume]:
     """The volumes that are made with the server."""
+    if not run_or_job.arguments["fresh_volumes"]:
+        return ()
     return session.exec(select(Volume).where(col(Volume.id).in_(run_or_job.arguments["fresh_volumes"]))).all()
 
 
@@ -78,6 +91,7 @@ def _place(run: Run) -> Change:
         for volume in _fresh(session, job):
             volume.host_id = host.id  # its room is claimed with the server's
         job.memory = {**job.memory, "host_id": host.id, "amount": [amount.vcpus, amount.ram_mib, amount.disk_gib]}
+        run.known["server"] = server
 
     run.say("A host was chosen and its room claimed.")
     return change
@@ -127,8 +141,7 @@ def _disconnect(run: Run) -> Change | None:
 
 
 def _fetch_image(run: Run) -> Change | None:
-    with run.read() as session:
-        image_id = _server(session, run).image_id
+    image_id = _facts(run).image_id
     if image_id is None:
         run.say("It boots from a volume.")
         return None
@@ -137,19 +150,24 @@ def _fetch_image(run: Run) -> Change | None:
     return None
 
 
-def _disks(run: Run) -> Change:
+_IMAGE_UID = sa.select(col(Image.uid)).where(col(Image.id) == sa.bindparam("key"))
+
+
+def _disks(run: Run) -> Change | None:
+    server = _facts(run)
+    image_uid = run.db.value(_IMAGE_UID, {"key": server.image_id}) if server.image_id is not None else None
     with run.read() as session:
-        server = _server(session, run)
-        image = session.get(Image, server.image_id) if server.image_id is not None else None
-        fresh = session.exec(select(Volume).where(col(Volume.id).in_(run.arguments["fresh_volumes"]))).all()
+        fresh = _fresh(session, run)
     wanted = [VolumeSpec(volume.uid, volume.size_gib * _GIB) for volume in fresh]
-    if server.root_uid is not None and image is not None:
-        wanted.insert(0, VolumeSpec(server.root_uid, server.disk_gib * _GIB, image_id=image.uid))
+    if server.root_uid is not None and image_uid is not None:
+        wanted.insert(0, VolumeSpec(server.root_uid, server.disk_gib * _GIB, image_id=image_uid))
     for each in wanted:
         call(
             run, _host(run), lambda driver, deadline, each=each: driver.volumes.ensure(each, deadline), seconds=BUILD_S
         )
     run.say(f"Disks made: {len(wanted)}.")
+    if not fresh:
+        return None
 
     def change(session: Session, job: Job) -> None:
         for volume in _fresh(session, job):
@@ -181,7 +199,7 @@ def _drop_disks(run: Run) -> Change | None:
 
 def _machine(run: Run) -> Change | None:
     with run.read() as session:
-        wanted = spec(session, _server(session, run))
+        wanted = spec(session, _facts(run))
     call(run, _host(run), lambda driver, deadline: driver.machines.ensure(wanted, deadline), seconds=BUILD_S)
     run.say("The machine is defined.")
     return None
@@ -199,8 +217,7 @@ def _unmake(run: Run) -> Change | None:
 
 
 def _power_on(run: Run) -> Change | None:
-    with run.read() as session:
-        uid = _server(session, run).uid
+    uid = _facts(run).uid
     machine = call(
         run, _host(run), lambda driver, deadline: driver.machines.power(uid, PowerAction.ON, deadline), seconds=POWER_S
     )
@@ -211,12 +228,12 @@ def _power_on(run: Run) -> Change | None:
 
 
 def _active(run: Run) -> Change:
-    with run.read() as session:
-        uid = _server(session, run).uid
+    uid = _facts(run).uid
     machine = call(run, _host(run), lambda driver, deadline: driver.machines.inspect(uid, deadline))
 
     def change(session: Session, job: Job) -> None:
-        server = _server(session, job)
+        known = run.known.pop("server", None)  # if it was changed since, this is done again and reads it
+        server = _server(session, job) if known is None else unread(session, known)
         servers.ready(server)
         servers.observe(session, server, observed(machine))
         for volume in session.exec(select(Volume).where(Volume.server_id == server.id)):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 
-from sqlmodel import Session, select
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
 
 from drivers.api import Deadline, DiskFormat, Driver, DriverType, ImageSpec, Refused, Transient
 from gateway.image import conversion, reception
@@ -31,14 +32,25 @@ def store(settings: Settings) -> ImageStore:
     return reception.store_of(settings)
 
 
+_READY = (
+    sa.select(col(ImageCopy.ready))
+    .join(Image, col(Image.id) == col(ImageCopy.image_id))
+    .where(
+        col(Image.id) == sa.bindparam("image"),
+        col(Image.status) == ImageStatus.ACTIVE,
+        col(ImageCopy.host_id) == sa.bindparam("host"),
+    )
+)
+"""Whether an ACTIVE image is on a host: the usual case, so asked for first."""
+
+
 def ensure_on_host(run: Run, image_id: int, host_id: int) -> None:
     """Bring an ACTIVE image to a host, if it is not there. Raises InvalidState, Refused, or the driver's errors."""
+    if run.db.value(_READY, {"image": image_id, "host": host_id}):
+        return
     with run.read() as session:
         image = _active(session, image_id)
-        copied = _copy(session, image_id, host_id)
         where = address(session, host_id)
-    if copied is not None and copied.ready:
-        return
 
     def note(session: Session) -> None:
         _active(session, image_id)
