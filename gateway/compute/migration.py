@@ -19,7 +19,7 @@ from sqlmodel import Field, Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from gateway.compute import host as hosts
-from gateway.compute import placing
+from gateway.compute import placing, server_group
 from gateway.compute import server as servers
 from gateway.compute.host import Amount, Host, Hypervisor
 from gateway.compute.machine_model import Devices, Firmware
@@ -405,6 +405,7 @@ def request(
         needs=frozenset(needs),
         colliding=networks.colliding_hosts(session, network_ids) if network_ids else frozenset(),
         avoid=avoid | {server.host_id or 0},
+        together=server_group.together(session, server),
     )
 
 

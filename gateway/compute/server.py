@@ -65,6 +65,7 @@ class Server(Row, table=True):
     disk_gib: int
     image_id: int | None = row.ref("image.id", null=True)
     keypair_id: int | None = Field(default=None, sa_type=row.Key)
+    group_id: int | None = row.ref("server_group.id", null=True)
     public_key: str | None = Field(default=None, max_length=4096)
     root_uid: UUID | None = None
     host_id: int | None = row.ref("host.id", null=True)

@@ -15,7 +15,7 @@ from sqlmodel import Field, Session, select
 
 from gateway.compute import flavor as flavors
 from gateway.compute import keypair as keypairs
-from gateway.compute import placing
+from gateway.compute import placing, server_group
 from gateway.compute.flavor import Flavor
 from gateway.compute.host import Amount, Hypervisor
 from gateway.compute.placement import Decision, Request
@@ -100,6 +100,9 @@ class ServerCreate(Retryable):
     metadata: list[KeyValue] = Field(
         default_factory=list, max_length=128, description="Texts for the guest and for you."
     )
+    group_id: AnyId | None = Field(
+        default=None, description="The server group it is in for life: near its other members, or away from them."
+    )
     availability_zone: Name | None = Field(default=None, description="The zone it shall run in; any by default.")
     hypervisor: Hypervisor | None = Field(default=None, description="What it shall run on; anything by default.")
     count: int = Field(default=1, ge=1, le=MAX_COUNT, description="How many alike.")
@@ -132,6 +135,7 @@ class _Parts:
     image: Image | None
     public_key: str | None
     keypair_id: int | None
+    group_id: int | None
 
 
 def create(session: Session, subject: Subject, command: ServerCreate) -> dict[str, Any]:
@@ -157,7 +161,15 @@ def _parts(session: Session, subject: Subject, command: ServerCreate, tenant: Te
     keypair = None
     if command.keypair_id is not None:
         keypair = keypairs.NOUN.get(session, subject, command.keypair_id, "keypairId")
-    return _Parts(tenant, flavor, image, keypair.public_key if keypair else None, keypair.id if keypair else None)
+    group = None if command.group_id is None else server_group.join(session, subject, command.group_id, tenant)
+    return _Parts(
+        tenant=tenant,
+        flavor=flavor,
+        image=image,
+        public_key=keypair.public_key if keypair else None,
+        keypair_id=keypair.id if keypair else None,
+        group_id=group.id if group else None,
+    )
 
 
 def _image(session: Session, subject: Subject, public_id: str, flavor: Flavor) -> Image:
@@ -190,6 +202,7 @@ def _one(session: Session, subject: Subject, command: ServerCreate, parts: _Part
         disk_gib=parts.flavor.disk_gib if parts.image is not None else 0,
         image_id=parts.image.id if parts.image is not None else None,
         keypair_id=parts.keypair_id,
+        group_id=parts.group_id,
         public_key=parts.public_key,
         root_uid=ids.new(session) if parts.image is not None else None,
         wanted_hypervisor=command.hypervisor,
@@ -294,6 +307,7 @@ def request(session: Session, server: Server, avoid: frozenset[int] = frozenset(
         only=frozenset(where[:1]) if len(set(where)) == 1 else frozenset() if where else None,
         colliding=networks.colliding_hosts(session, network_ids) if network_ids else frozenset(),
         avoid=avoid,
+        together=server_group.together(session, server),
     )
     return wanted, amount
 

@@ -49,6 +49,8 @@ class Resource(StrEnum):
     """Images owned by the tenant."""
     IMAGE_GIB = "IMAGE_GIB"
     """Size of those images as uploaded, in GiB, rounded up for each image."""
+    SERVER_GROUPS = "SERVER_GROUPS"
+    """Server groups."""
 
 
 DEFAULTS: Mapping[Resource, int] = {
@@ -63,6 +65,7 @@ DEFAULTS: Mapping[Resource, int] = {
     Resource.SECURITY_GROUPS: 20,
     Resource.IMAGES: 40,
     Resource.IMAGE_GIB: 400,
+    Resource.SERVER_GROUPS: 20,
 }
 
 

@@ -107,7 +107,9 @@ class PlacementDecision:
         """The host."""
         return await _host(info, self.told["chosen"]) if self.told["chosen"] else None
 
-    @strawberry.field(description="Every host with all its reasons, best first; null unless you are an operator.")
+    @strawberry.field(
+        description="The best hundred hosts with all their reasons, best first; null unless you are an operator."
+    )
     async def verdicts(self, info: Info) -> list[PlacementVerdict] | None:
         """The verdicts."""
         if not info.context.subject.admin:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.types import Info
 
-from gateway.compute import flavor, host, keypair, migration, server, server_create
+from gateway.compute import flavor, host, keypair, migration, server, server_create, server_group
 from gateway.compute.server_state import Action
 from gateway.identity import tenant
 from gateway.image import image
@@ -59,6 +59,7 @@ class Server(Node):
     disk_gib = column("Its own root disk in GiB; 0 when it boots from a volume.")
     image = edge(image.NOUN, "image_id", "What its root disk was made from.")
     keypair = edge(keypair.NOUN, "keypair_id", "The SSH key it was made with, if it is yours and still there.")
+    group = edge(server_group.NOUN, "group_id", "The server group it is in.")
     hypervisor = column("What it runs on; null until it is placed.")
     availability_zone = column("The zone it was asked to run in.")
     host = edge(host.NOUN, "host_id", "Where it runs; only operators see it.")
