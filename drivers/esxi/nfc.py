@@ -176,7 +176,7 @@ def _asked(
     lease: Lease, method: str, deadline: Deadline, headers: dict[str, str], body: Iterable[bytes] | None = None
 ) -> Iterator[http.client.HTTPResponse]:
     url = lease.disk_url()
-    connection, target, more = _connection(lease.site, str(url.url), url.sslThumbprint, deadline)
+    connection, target, more = connection_to(lease.site, str(url.url), url.sslThumbprint, deadline)
     try:
         try:
             connection.request(method, target, body=body, headers={**headers, **more})
@@ -195,7 +195,7 @@ def _asked(
         connection.close()
 
 
-def _connection(
+def connection_to(
     site: Site, url: str, thumbprint: str | None, deadline: Deadline
 ) -> tuple[http.client.HTTPSConnection, str, dict[str, str]]:
     """An open and verified connection to where a URL points, the path on it, and headers that belong there."""

@@ -102,3 +102,21 @@ def finished(task: Any) -> Any:
     wait_for(lambda: task.info.state in {"success", "error"}, SECONDS, "the task ends")
     assert task.info.state == "success", task.info.error
     return task.info.result
+
+
+def carriers(sim: EsxSim) -> list[str]:
+    """What is left of carriers: machines on the host, and folders."""
+    hosts = [host for each in content_of(sim).rootFolder.childEntity[0].hostFolder.childEntity for host in each.host]
+    names = [str(vm.name) for host in hosts for vm in host.vm if str(vm.name).startswith("stratograph-carrier")]
+    return names + on_datastore(sim, "*/carriers/*")
+
+
+def on_datastore(sim: EsxSim, pattern: str) -> list[str]:
+    """The names in our folders that fit."""
+    return sorted(each.name for each in sim.daemon.folder.glob(f"*/stratograph/{pattern}"))
+
+
+def flat(sim: EsxSim, volume: UUID) -> bytes:
+    """What a guest reads from a volume."""
+    (found,) = sim.daemon.folder.glob(f"*/stratograph/*/volumes/{volume}/disk-flat.vmdk")
+    return found.read_bytes()

@@ -90,12 +90,13 @@ class EsxSim:
         """Its certificate of this start, in PEM."""
         return (self.daemon.folder / "cert.pem").read_text()
 
-    def fault(self, method: str, fault: str, times: int = 1) -> None:
-        """Break the next calls of a method: a vSphere fault's name (after `task:`: in its task), or `http`, `drop`
-        (done, its answer lost), `hang`. Uploads are the method `PUT /folder`; disks through a lease are `POST /nfc` and
-        `GET /nfc`, which know also `cut` (broken off half-way) and `expire` (the lease dies meanwhile).
+    def fault(self, method: str, fault: str, times: int = 1, skip: int = 0) -> None:
+        """Break the next calls of a method, after `skip` good ones: a vSphere fault's name (after `task:`: in its
+        task), or `http`, `drop` (done, its answer lost), `hang`. Uploads are the method `PUT /folder`; disks through a
+        lease are `POST /nfc` and `GET /nfc`, which know also `cut` (broken off half-way) and `expire` (the lease dies
+        meanwhile).
         """
-        self._control("fault", method=method, fault=fault, n=times)
+        self._control("fault", method=method, fault=fault, n=times, skip=skip)
 
     def delay(self, method: str, milliseconds: int) -> None:
         """Make every call of a method take so long; `*` is every task."""

@@ -29,6 +29,7 @@ var open = map[string]bool{"RetrieveServiceContent": true, "Login": true}
 type fault struct {
 	name string // a vSphere fault ("task:" before it: in the task), or: "http" (503), "drop" (done, answer lost), "hang"
 	n    int
+	skip int // so many calls go well before
 }
 
 // front stands before the simulator. Control, without login: GET /ctl/fault?method=M&fault=F&n=N,
@@ -76,7 +77,8 @@ func (f *front) control(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/ctl/fault":
 		n, _ := strconv.Atoi(q.Get("n"))
-		f.faults[q.Get("method")] = &fault{q.Get("fault"), n}
+		skip, _ := strconv.Atoi(q.Get("skip"))
+		f.faults[q.Get("method")] = &fault{q.Get("fault"), n, skip}
 	case "/ctl/delay":
 		ms, _ := strconv.Atoi(q.Get("ms"))
 		f.delays[q.Get("method")] = time.Duration(ms) * time.Millisecond
@@ -109,7 +111,9 @@ func (f *front) take(method string) (string, time.Duration) {
 	if !known && strings.HasSuffix(method, "_Task") {
 		delay = f.delays["*"]
 	}
-	if o := f.faults[method]; o != nil && o.n > 0 {
+	if o := f.faults[method]; o != nil && o.skip > 0 {
+		o.skip--
+	} else if o != nil && o.n > 0 {
 		o.n--
 		return o.name, delay
 	}
