@@ -67,11 +67,12 @@ class Household:
 
 @dataclass(slots=True)
 class Neighbours:
-    """Both, and every id that a stranger could have picked up."""
+    """Both, what both use (``common``), and every id that a stranger could have picked up."""
 
     world: World
     ours: Household
     theirs: Household
+    common: list[str]
     ids: list[str]
 
     @classmethod
@@ -84,7 +85,7 @@ class Neighbours:
         host = world.admin.ok("{ hosts { nodes { id } } }")["hosts"]["nodes"][0]["id"]
         users = [each["id"] for each in world.admin.ok("{ users(first: 100) { nodes { id } } }")["users"]["nodes"]]
         absent = [ids.encode(prefix, ids.system()) for prefix in sorted(noun.BY_PREFIX)]
-        return cls(world, ours, theirs, [*ours.ids, *theirs.ids, flavor_id, host, *users, *absent])
+        return cls(world, ours, theirs, [flavor_id], [*ours.ids, *theirs.ids, flavor_id, host, *users, *absent])
 
     @property
     def people(self) -> dict[str, Client]:
