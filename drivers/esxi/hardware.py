@@ -46,19 +46,19 @@ def options(told: Mapping[str, str]) -> list[Any]:
 def machine(
     spec: MachineSpec,
     paths: Mapping[UUID, str],
-    groups: Mapping[UUID, str],
+    backings: Mapping[UUID, Any],
     *,
     vmx: str,
     extra: Mapping[str, str],
 ) -> Any:
-    """The whole machine in one document. ``paths`` are the files of its volumes, ``groups`` its NICs' port groups."""
+    """The whole machine in one document. ``paths`` are the files of its volumes, ``backings`` where its NICs are."""
     if len(spec.disks) > len(UNITS):
         raise Refused(f"an ESXi machine of ours has at most {len(UNITS)} disks")
     controller = vim.vm.device.ParaVirtualSCSIController(key=CONTROLLER_KEY, busNumber=0, sharedBus="noSharing")
     devices = [_add(controller)]
     for number, (unit, each) in enumerate(zip(UNITS, spec.disks, strict=False)):
         devices.append(_add(disk(each, paths[each.volume_id], CONTROLLER_KEY, unit, key=-1000 - number)))
-    devices += [_add(_nic(nic, groups[nic.port_id], key=-2000 - number)) for number, nic in enumerate(spec.nics)]
+    devices += [_add(nic_card(nic, backings[nic.port_id], key=-2000 - number)) for number, nic in enumerate(spec.nics)]
     return vim.vm.ConfigSpec(
         name=display_name(spec),
         guestId=GUEST,
@@ -117,8 +117,8 @@ def unplug(found: Iterable[Any], volume_ids: Iterable[UUID]) -> Any:
     return vim.vm.ConfigSpec(deviceChange=change, extraConfig=told)
 
 
-def _nic(spec: NicSpec, group: str, *, key: int) -> Any:
-    backing = vim.vm.device.VirtualEthernetCard.NetworkBackingInfo(deviceName=group)
+def nic_card(spec: NicSpec, backing: Any, *, key: int) -> Any:
+    """A network card of a port."""
     connectable = vim.vm.device.VirtualDevice.ConnectInfo(startConnected=True, connected=True, allowGuestControl=False)
     return vim.vm.device.VirtualVmxnet3(
         key=key, backing=backing, connectable=connectable, addressType="manual", macAddress=spec.mac

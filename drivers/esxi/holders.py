@@ -35,10 +35,7 @@ def of(site: Site, volume_id: UUID, deadline: Deadline, *, carried: bool = False
     """Who holds the volume, None when nobody does. A carrier is nobody; while one is at work on the volume, Transient
     is raised, unless ``carried`` says that it is no matter. One whose time is over is forgotten here.
     """
-    found = site.look(
-        lambda: reading.related(site.content, site.host, "vm", vim.VirtualMachine, NAMES),
-        deadline,
-    )
+    found = site.every_machine(NAMES, deadline)
     carrying: list[tuple[Any, int]] = []
     for machine, properties in found:
         for device, held in reading.volume_devices(properties.get("config.hardware.device") or ()):
@@ -66,7 +63,7 @@ def _names(snapshots: Any) -> Iterator[str]:
 
 
 def networks(site: Site, deadline: Deadline) -> Iterator[tuple[str, str]]:
-    """The (port group, MAC) of every NIC of every machine on the host."""
+    """The (port group, MAC) of every NIC of every machine on the host: a name, or a distributed one's key."""
     found = site.look(
         lambda: reading.related(site.content, site.host, "vm", vim.VirtualMachine, ("config.hardware.device",)),
         deadline,
@@ -77,3 +74,5 @@ def networks(site: Site, deadline: Deadline) -> Iterator[tuple[str, str]]:
                 backing = device.backing
                 if isinstance(backing, vim.vm.device.VirtualEthernetCard.NetworkBackingInfo):
                     yield str(backing.deviceName), str(device.macAddress).lower()
+                elif isinstance(backing, vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo):
+                    yield str(backing.port.portgroupKey), str(device.macAddress).lower()

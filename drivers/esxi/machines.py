@@ -14,7 +14,8 @@ from uuid import UUID
 from pyVmomi import vim, vmodl
 
 from drivers.api import Deadline, DiskSpec, Machine, MachineSpec, Power, PowerAction, Refused, Sample, Transient
-from drivers.esxi import hardware, holders, power, reading, seed
+from drivers.esxi import first_boot, hardware, holders, power, reading, seed
+from drivers.esxi.first_boot import MACHINES, SEED_ISO
 from drivers.esxi.networks import EsxiNetworks
 from drivers.esxi.options import SeedWay
 from drivers.esxi.samples import Counters
@@ -23,8 +24,6 @@ from drivers.esxi.store import DISK, Store
 from drivers.esxi.volumes import VOLUMES, counts
 
 Seen = tuple[Any, reading.Properties, Machine]
-MACHINES = "machines"
-SEED_ISO = "seed.iso"
 
 
 class EsxiMachines:
@@ -84,8 +83,9 @@ class EsxiMachines:
     def power(self, machine_id: UUID, action: PowerAction, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.Machines.power`."""
         machine, found = self._must(machine_id, deadline)
-        self._note_start(machine, found, action, deadline)
+        first_boot.before(self.site, machine, found, action, deadline)
         power.act(self.site, machine, action, deadline)
+        first_boot.after(self.store, machine, machine_id, deadline)
         return self._seen(machine_id, deadline)
 
     @verb
@@ -165,14 +165,14 @@ class EsxiMachines:
         if len({each.device for each in spec.disks}) < len(spec.disks):
             raise Refused("two disks have the same device name")
         place = self.site.place(deadline)
-        groups = {nic.port_id: self.networks.check_port(nic.network_id, nic.port_id, deadline) for nic in spec.nics}
+        backings = {nic.port_id: self.networks.plug(nic.network_id, nic.port_id, deadline) for nic in spec.nics}
         by_iso = self.site.options.seed is SeedWay.ISO
         extra = {} if by_iso else seed.guestinfo(spec.seed)
         folder = f"{MACHINES}/{spec.id}"
         with self.site.only(deadline, "claims"):
             paths = {each.volume_id: self._free(each.volume_id, deadline) for each in spec.disks}
             vmx = self.store.path(f"{folder}/{spec.id}.vmx", deadline)
-            config = hardware.machine(spec, paths, groups, vmx=vmx, extra=extra)
+            config = hardware.machine(spec, paths, backings, vmx=vmx, extra=extra)
             self.store.delete(folder, deadline)  # what an earlier try left; no machine of this id is there
             self.store.make_folder(folder, deadline)
             if by_iso and spec.seed is not None:
@@ -203,15 +203,6 @@ class EsxiMachines:
         if resize:
             change.numCPUs, change.memoryMB = spec.vcpus, spec.ram_mib
         if told or resize:
-            self.site.carry_out(lambda: machine.ReconfigVM_Task(change), deadline)
-
-    def _note_start(self, machine: Any, found: reading.Properties, action: PowerAction, deadline: Deadline) -> None:
-        """Note the first start; whatever comes after it finds secrets that the guest has read, and empties them."""
-        now = reading.marks_of(found)
-        first = {seed.STARTED: "yes"} if action is PowerAction.ON else {}
-        told = seed.blanked(now) if now.get(seed.STARTED) else first
-        if told:
-            change = vim.vm.ConfigSpec(extraConfig=hardware.options(told))
             self.site.carry_out(lambda: machine.ReconfigVM_Task(change), deadline)
 
     def _merge_snapshots(self, machine: Any, deadline: Deadline) -> None:

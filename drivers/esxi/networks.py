@@ -1,42 +1,27 @@
-"""Networks: a port group each on the host's standard switch, told apart by VLANs from the operator's pool.
+"""Networks: a port group each, told apart by VLANs from the operator's pool; what a port group is, is in segments.py.
 
 The port group is the network; its subnets and ports are names of folders of ours (``subnet_ID``,
-``port_ID_MAC_ADDRESS...``), since a port group has no place for them. A standard switch knows neither DHCP nor packet
+``port_ID_MAC_ADDRESS...``), since a port group has no place for them. A switch of vSphere knows neither DHCP nor packet
 rules nor routing: those are Unsupported, guests get their addresses by their first-boot data, and equal ranges on two
-networks do not meet. Promiscuous mode, MAC changes and forged transmits are refused by the switch, always.
+networks do not meet. Whether a machine is still on a network or a port is asked here before anything is removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
 
-from pyVmomi import vim
-
-from drivers.api import (
-    Capability,
-    Deadline,
-    HostAtFault,
-    Network,
-    NetworkSpec,
-    PortSpec,
-    Refused,
-    Transient,
-    Unsupported,
-)
-from drivers.esxi import holders, reading
+from drivers.api import Capability, Deadline, Network, NetworkSpec, PortSpec, Refused, Unsupported
+from drivers.esxi import holders, segments
 from drivers.esxi.ranges import check_ranges
 from drivers.esxi.site import Site, verb
 from drivers.esxi.store import Store
 
-PREFIX = "stratograph-"
 NETWORKS = "networks"
 NAME_MOST = 240
-MTU_PLAIN = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +44,7 @@ class EsxiNetworks:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.store = Store(site)
+        self._segments = segments.of(site)
 
     @verb
     def ensure(self, spec: NetworkSpec, deadline: Deadline) -> Network:
@@ -67,43 +53,33 @@ class EsxiNetworks:
         if any(each.dhcp for each in spec.subnets):
             raise Unsupported(Capability.DHCP, "an ESXi host has no DHCP of its own")
         with self.site.only(deadline, "networks"):
-            switch = self._switch(deadline)
-            if self._group(switch, spec.id) is None:
-                self._add(switch, spec, deadline)
+            self._segments.make(spec, deadline)
             self._set_subnets(spec, deadline)
             return Network(spec.id, frozenset(each.id for each in spec.subnets))
 
     @verb
     def remove(self, network_id: UUID, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Networks.remove`."""
-        name = group_name(network_id)
         with self.site.only(deadline, "networks"), self.site.only(deadline, "claims"):
-            if any(group == name for group, _ in holders.networks(self.site, deadline)):
+            key = self._segments.key(network_id, deadline)
+            if key is not None and any(group == key for group, _ in holders.networks(self.site, deadline)):
                 raise Refused(f"a machine is on the network {network_id}")
-            system = self.site.place(deadline).network_system
-            try:
-                if self._group(self._switch(deadline), network_id) is not None:
-                    self.site.send(lambda: system.RemovePortGroup(name), deadline)
-            except vim.fault.ResourceInUse as error:
-                raise Refused(f"something is on the network {network_id}") from error
-            except vim.fault.NotFound:
-                pass  # somebody was faster
-            self.store.delete(f"{NETWORKS}/{network_id}", deadline)
+            self._segments.drop(network_id, deadline)
+            self.store.delete(self._folder(deadline, network_id), deadline)
 
     @verb
     def inspect(self, network_id: UUID, deadline: Deadline) -> Network | None:
         """See :meth:`drivers.api.Networks.inspect`."""
-        if self._group(self._switch(deadline), network_id) is None:
+        if network_id not in self._segments.ids(deadline):
             return None
         return Network(network_id, _subnets(self._marks(network_id, deadline)))
 
     @verb
     def list(self, deadline: Deadline) -> Sequence[Network]:
         """See :meth:`drivers.api.Networks.list`."""
-        groups = [_group_id(str(each.spec.name)) for each in self._switch(deadline)["networkInfo.portgroup"]]
-        found = self.store.search(NETWORKS, deadline)
+        found = self.store.search(self._folder(deadline), deadline)
         marks = {name: folder.marks for name, folder in found.items()}
-        return [Network(each, _subnets(marks.get(str(each), set()))) for each in groups if each is not None]
+        return [Network(each, _subnets(marks.get(str(each), set()))) for each in self._segments.ids(deadline)]
 
     @verb
     def ensure_port(self, spec: PortSpec, deadline: Deadline) -> None:
@@ -112,7 +88,7 @@ class EsxiNetworks:
             raise Unsupported(Capability.SECURITY_GROUPS, "an ESXi host has no packet rules of its own")
         wish = _port(spec)
         with self.site.only(deadline, "networks"):
-            if self._group(self._switch(deadline), spec.network_id) is None:
+            if spec.network_id not in self._segments.ids(deadline):
                 raise Refused(f"there is no network {spec.network_id} on this host")
             marks = self._marks(spec.network_id, deadline)
             mine = _check_port(wish, spec, marks)
@@ -120,7 +96,7 @@ class EsxiNetworks:
                 return
             if mine is not None and mine.mac != wish.mac and self._plugged(spec.network_id, mine.mac, deadline):
                 raise Refused(f"a machine is on the port {spec.id}; its MAC cannot change")
-            folder = f"{NETWORKS}/{spec.network_id}"
+            folder = self._folder(deadline, spec.network_id)
             self.store.make_folder(f"{folder}/{wish.name}", deadline)
             if mine is not None:
                 self.store.delete(f"{folder}/{mine.name}", deadline)
@@ -133,93 +109,52 @@ class EsxiNetworks:
                 if port.id == port_id:
                     if self._plugged(network_id, port.mac, deadline):
                         raise Refused(f"a machine is on the port {port_id}")
-                    self.store.delete(f"{NETWORKS}/{network_id}/{port.name}", deadline)
+                    self.store.delete(f"{self._folder(deadline, network_id)}/{port.name}", deadline)
 
     @verb
     def list_ports(self, deadline: Deadline) -> Sequence[UUID]:
         """See :meth:`drivers.api.Networks.list_ports`."""
-        found = self.store.search(NETWORKS, deadline)
+        found = self.store.search(self._folder(deadline), deadline)
         return list({port.id for folder in found.values() for port in ports_of(folder.marks)})
 
-    def check_port(self, network_id: UUID, port_id: UUID, deadline: Deadline) -> str:
-        """The port group for a NIC on that port. Raises Refused when network or port are not there."""
-        if self._group(self._switch(deadline), network_id) is None:
+    def plug(self, network_id: UUID, port_id: UUID, deadline: Deadline) -> Any:
+        """Where a NIC on that port is plugged in. Raises Refused when network or port are not there."""
+        if network_id not in self._segments.ids(deadline):
             raise Refused(f"there is no network {network_id} on this host")
         if all(port.id != port_id for port in ports_of(self._marks(network_id, deadline))):
             raise Refused(f"there is no port {port_id} on this host")
-        return group_name(network_id)
+        return self._segments.backing(network_id, deadline)
+
+    def port(self, port_id: UUID, deadline: Deadline) -> Port | None:
+        """A port of any network."""
+        found = self.store.search(self._folder(deadline), deadline)
+        every = (port for folder in found.values() for port in ports_of(folder.marks))
+        return next((port for port in every if port.id == port_id), None)
 
     # ------------------------------------------------------------------------------------- parts
 
-    def _switch(self, deadline: Deadline) -> Mapping[str, Any]:
-        """The host's switches and port groups."""
-        system = self.site.place(deadline).network_system
-        names = ("networkInfo.portgroup", "networkInfo.vswitch")
-        found = self.site.look(lambda: reading.one(self.site.content, system, names), deadline)
-        return {name: found.get(name) or [] for name in names}
-
-    def _group(self, switch: Mapping[str, Any], network_id: UUID) -> Any | None:
-        name = group_name(network_id)
-        return next((each for each in switch["networkInfo.portgroup"] if each.spec.name == name), None)
+    def _folder(self, deadline: Deadline, network_id: UUID | None = None) -> str:
+        """Where networks, or one of them, are kept: always of this host alone."""
+        folder = f"{self.site.place(deadline).own_prefix}{NETWORKS}"
+        return folder if network_id is None else f"{folder}/{network_id}"
 
     def _marks(self, network_id: UUID, deadline: Deadline) -> set[str]:
-        found = self.store.search(f"{NETWORKS}/{network_id}", deadline).get("")
+        found = self.store.search(self._folder(deadline, network_id), deadline).get("")
         return found.marks if found is not None else set()
 
-    def _add(self, switch: Mapping[str, Any], spec: NetworkSpec, deadline: Deadline) -> None:
-        name = self.site.options.vswitch
-        on = next((each for each in switch["networkInfo.vswitch"] if each.name == name), None)
-        if on is None:
-            raise HostAtFault(f"the host has no standard switch {name!r}; see the option 'vswitch'")
-        if spec.mtu > int(on.mtu or MTU_PLAIN):
-            raise HostAtFault(f"the switch {name} has an MTU of {int(on.mtu or MTU_PLAIN)}, less than the network's")
-        taken = {int(each.spec.vlanId) for each in switch["networkInfo.portgroup"]}
-        security = vim.host.NetworkPolicy.SecurityPolicy(
-            allowPromiscuous=False, macChanges=False, forgedTransmits=False
-        )
-        group = vim.host.PortGroup.Specification(
-            name=group_name(spec.id),
-            vlanId=choose_vlan(spec.id, self.site.options.vlans, taken),
-            vswitchName=name,
-            policy=vim.host.NetworkPolicy(security=security),
-        )
-        system = self.site.place(deadline).network_system
-        try:
-            self.site.send(lambda: system.AddPortGroup(group), deadline)
-        except (vim.fault.AlreadyExists, vim.fault.DuplicateName):
-            if self._group(self._switch(deadline), spec.id) is None:
-                raise Transient("the network is being made by somebody else") from None
-
     def _set_subnets(self, spec: NetworkSpec, deadline: Deadline) -> None:
+        folder = self._folder(deadline, spec.id)
         there = {each for each in self._marks(spec.id, deadline) if each.startswith("subnet_")}
         wish = {f"subnet_{each.id}" for each in spec.subnets}
         for name in sorted(wish - there):
-            self.store.make_folder(f"{NETWORKS}/{spec.id}/{name}", deadline)
+            self.store.make_folder(f"{folder}/{name}", deadline)
         for name in sorted(there - wish):
-            self.store.delete(f"{NETWORKS}/{spec.id}/{name}", deadline)
+            self.store.delete(f"{folder}/{name}", deadline)
 
     def _plugged(self, network_id: UUID, mac: str, deadline: Deadline) -> bool:
-        group = group_name(network_id)
+        key = self._segments.key(network_id, deadline)
         there = {(name, address.replace(":", "")) for name, address in holders.networks(self.site, deadline)}
-        return (group, mac) in there
-
-
-def group_name(network_id: UUID) -> str:
-    """The port group of a network."""
-    return f"{PREFIX}{network_id}"
-
-
-def choose_vlan(network_id: UUID, pool: Sequence[int], taken: set[int]) -> int:
-    """A free VLAN: the one that the network's id points at, so that hosts with one pool agree, or the next free one.
-    Raises HostAtFault when there is none.
-    """
-    if not pool:
-        raise HostAtFault("the host has no VLANs for networks; see the option 'vlan_pool'")
-    first = int.from_bytes(sha256(network_id.bytes).digest()[:8], "big") % len(pool)
-    for vlan in (*pool[first:], *pool[:first]):
-        if vlan not in taken:
-            return vlan
-    raise HostAtFault("every VLAN of the host's 'vlan_pool' is taken")
+        return (key, mac) in there
 
 
 def ports_of(marks: set[str]) -> Sequence[Port]:
@@ -259,10 +194,3 @@ def _check_port(wish: Port, spec: PortSpec, marks: set[str]) -> Port | None:
 
 def _subnets(marks: set[str]) -> frozenset[UUID]:
     return frozenset(UUID(each.removeprefix("subnet_")) for each in marks if each.startswith("subnet_"))
-
-
-def _group_id(name: str) -> UUID | None:
-    try:
-        return UUID(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
-    except ValueError:
-        return None

@@ -5,12 +5,14 @@ Read once at connect, so that a wrong option is told at once. Nothing here asks 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from drivers.api import HostConfig, Refused
 
 VLAN_MOST = 4094
+SHARED = re.compile(r"[a-z0-9-]{1,40}")
 
 
 class SeedWay(StrEnum):
@@ -36,6 +38,10 @@ class Options:
     vswitch: str
     seed: SeedWay
     disks: DiskWay = DiskWay.LINKED
+    vm_folder: tuple[str, ...] = ()
+    resource_pool: tuple[str, ...] = ()
+    dvswitch: str | None = None
+    shared: str | None = None
 
 
 def read(config: HostConfig) -> Options:
@@ -50,7 +56,27 @@ def read(config: HostConfig) -> Options:
     except ValueError:
         raise Refused("the option 'disks' is linked or full") from None
     vlans = _vlans(given.get("vlan_pool", ""))
-    return Options(given.get("datastore"), vlans, given.get("vswitch", "vSwitch0"), seed, disks)
+    shared = given.get("shared")
+    if shared is not None and not SHARED.fullmatch(shared):
+        raise Refused("the option 'shared' is a short name of lower-case letters, digits and hyphens")
+    if given.get("dvswitch") and given.get("vswitch"):
+        raise Refused("give either 'dvswitch' or 'vswitch', not both")
+    return Options(
+        datastore=given.get("datastore"),
+        vlans=vlans,
+        vswitch=given.get("vswitch", "vSwitch0"),
+        seed=seed,
+        disks=disks,
+        vm_folder=_path(given.get("folder", "")),
+        resource_pool=_path(given.get("resource_pool", "")),
+        dvswitch=given.get("dvswitch"),
+        shared=shared,
+    )
+
+
+def _path(text: str) -> tuple[str, ...]:
+    """``a/b`` as names, outermost first."""
+    return tuple(filter(None, text.split("/")))
 
 
 def _vlans(text: str) -> tuple[int, ...]:

@@ -64,9 +64,14 @@ def one(content: Any, target: Any, names: tuple[str, ...]) -> Properties:
 
 def hosts(content: Any) -> list[tuple[Any, Properties]]:
     """Every host of the inventory: one on ESXi, all on vCenter."""
-    view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True)
+    return everywhere(content, vim.HostSystem, ("name",))
+
+
+def everywhere(content: Any, kind: type, names: tuple[str, ...]) -> list[tuple[Any, Properties]]:
+    """Every object of that kind in the whole inventory."""
+    view = content.viewManager.CreateContainerView(content.rootFolder, [kind], True)
     try:
-        return related(content, view, "view", vim.HostSystem, ("name",))
+        return related(content, view, "view", kind, names)
     finally:
         view.DestroyView()
 

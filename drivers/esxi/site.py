@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from threading import Lock, RLock
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -48,7 +48,9 @@ _locks_lock = Lock()
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a host keeps things. ``root`` is a folder of ours on the datastore, of this physical host alone."""
+    """Where a host keeps things. ``folder`` is ours on the datastore: of this physical host alone, or of all hosts with
+    the same option ``shared``. ``own_prefix`` leads from it to what is of this host in any case.
+    """
 
     datacenter: Any
     dc_path: str
@@ -59,6 +61,8 @@ class Place:
     datastore_name: str
     browser: Any
     folder: str
+    hardware_uuid: str
+    own_prefix: str
 
     @property
     def root(self) -> str:
@@ -173,14 +177,25 @@ class Site:
             return False
         return str(found.get("info.state")) in {"queued", "running"}
 
+    def every_machine(self, names: tuple[str, ...], deadline: Deadline) -> list[tuple[Any, Any]]:
+        """All machines that could hold a disk of ours, whoever made them: the host's, or the whole vCenter's."""
+        if self.options.shared is None:
+            return self.look(
+                lambda: reading.related(self.content, self.host, "vm", vim.VirtualMachine, names), deadline
+            )
+        return self.look(lambda: reading.everywhere(self.content, vim.VirtualMachine, names), deadline)
+
     # ------------------------------------------------------------------------------------- locks
 
     @contextmanager
     def only(self, deadline: Deadline, *what: str) -> Iterator[None]:
-        """Hold that no other thread of this process does the same to this host. May be held twice by one thread."""
-        at = self.session.endpoint
+        """Hold that no other thread of this process does the same to this host, or to those that it shares disks with.
+        May be held twice by one thread.
+        """
+        at, shared = self.session.endpoint, self.options.shared
+        scope = self.host_id if shared is None else f"pool-{shared}"
         with _locks_lock:
-            held = _locks.setdefault((at.host, str(at.port), self.host_id, *what), _Lock())
+            held = _locks.setdefault((at.host, str(at.port), scope, *what), _Lock())
         if not held.lock.acquire(timeout=deadline.remaining):
             raise Transient(f"another call is at work on this {what[0]}")
         try:
@@ -200,20 +215,36 @@ class Site:
         names = ("parent", "configManager.networkSystem", "summary.hardware.uuid")
         host = self._one(self.host, names, deadline)
         pool = self._one(host["parent"], ("resourcePool",), deadline)["resourcePool"]
+        pool = self._below(pool, "resourcePool", self.options.resource_pool, "resource_pool", deadline)
         datacenter, path = self._datacenter(host["parent"], deadline)
         told = self._one(datacenter, ("vmFolder",), deadline)
+        vm_folder = self._below(told["vmFolder"], "childEntity", self.options.vm_folder, "folder", deadline)
         store, found = self._datastore(deadline)
+        hardware_uuid, shared = str(host["summary.hardware.uuid"]).lower(), self.options.shared
         return Place(
             datacenter=datacenter,
             dc_path=path,
-            vm_folder=told["vmFolder"],
+            vm_folder=vm_folder,
             pool=pool,
             network_system=host["configManager.networkSystem"],
             datastore=store,
             datastore_name=str(found["name"]),
             browser=found["browser"],
-            folder=f"stratograph/{str(host['summary.hardware.uuid']).lower()}",
+            folder=f"stratograph/{hardware_uuid if shared is None else f'pool-{shared}'}",
+            hardware_uuid=hardware_uuid,
+            own_prefix="" if shared is None else f"hosts/{hardware_uuid}/",
         )
+
+    def _below(self, start: Any, path: str, names: tuple[str, ...], option: str, deadline: Deadline) -> Any:
+        """The folder or pool that names lead to, from the outermost one. Raises Refused when one is not there."""
+        at, kind = start, type(start)
+        for name in names:
+            found = self.look(partial(reading.related, self.content, at, path, kind, ("name",)), deadline)
+            inner = next((each for each, properties in found if properties.get("name") == name), None)
+            if inner is None:
+                raise Refused(f"option {option!r}: there is no {name!r}")
+            at = inner
+        return at
 
     def _datacenter(self, start: Any, deadline: Deadline) -> tuple[Any, str]:
         """The data centre above an object, and its path of names for requests of files."""

@@ -12,7 +12,10 @@ from urllib.parse import urlsplit
 
 from drivers.api import HostConfig, Refused
 
-KNOWN = frozenset({"ca_file", "certificate", "datastore", "disks", "host", "seed", "vlan_pool", "vswitch"})
+KNOWN = frozenset(
+    {"ca_file", "certificate", "datastore", "disks", "dvswitch", "folder"}
+    | {"host", "resource_pool", "seed", "shared", "vlan_pool", "vswitch"}
+)
 HTTPS = 443
 
 

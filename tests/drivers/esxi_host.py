@@ -24,6 +24,8 @@ from tests.servers.shared import run_folder
 SECONDS = 60.0
 TASK_MS = 20
 MIB = 1024**2
+CLUSTER = {"dvswitch": "DVS0", "shared": "one", "resource_pool": "DC0_C0_RP1", "folder": "F0"}
+"""Options of a host of the mode `cluster`."""
 
 
 def program_in(factory: pytest.TempPathFactory) -> Path:

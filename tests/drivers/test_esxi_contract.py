@@ -9,7 +9,17 @@ import pytest
 
 from drivers.contract import DriverContract, Rig
 from drivers.esxi import DRIVER
-from tests.drivers.esxi_host import SECONDS, connect, content_of, finished, image, machine_of, program_in, simulated
+from tests.drivers.esxi_host import (
+    CLUSTER,
+    SECONDS,
+    connect,
+    content_of,
+    finished,
+    image,
+    machine_of,
+    program_in,
+    simulated,
+)
 from tests.servers.esxsim import EsxSim
 
 
@@ -26,6 +36,28 @@ class TestEsxi(DriverContract):
                 DRIVER,
                 image(tmp_path_factory.mktemp("image")),
                 connect=lambda: connect(sim),
+                seconds=SECONDS,
+                boot_seconds=60.0,
+                stop_behind_our_back=lambda machine_id: stop(sim, machine_id),
+            )
+            driver.close()
+
+
+class TestVCenter(DriverContract):
+    """The same through vCenter: a host of a cluster, a resource pool and a folder of the operator's, disks shared with
+    the cluster's other host, networks as distributed port groups.
+    """
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def rig(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+        with simulated(program_in(tmp_path_factory), mode="cluster") as sim:
+            driver = connect(sim, host="DC0_C0_H0", **CLUSTER)
+            yield Rig(
+                driver,
+                DRIVER,
+                image(tmp_path_factory.mktemp("image")),
+                connect=lambda: connect(sim, host="DC0_C0_H0", **CLUSTER),
                 seconds=SECONDS,
                 boot_seconds=60.0,
                 stop_behind_our_back=lambda machine_id: stop(sim, machine_id),

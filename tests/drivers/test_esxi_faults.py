@@ -24,7 +24,7 @@ from drivers.api import (
     Unsupported,
 )
 from drivers.esxi.errors import FAULTS, driver_error
-from drivers.esxi.networks import group_name
+from drivers.esxi.segments import group_name
 from tests.drivers.esxi_host import MIB, SECONDS, connect, content_of, image, machine_of, program_in, simulated
 from tests.drivers.esxi_life import Life, nothing_of_ours
 from tests.servers.esxsim import EsxSim

@@ -17,7 +17,7 @@ from pycdlib import PyCdlib
 from drivers import api
 from drivers.api import Deadline, Driver, HostAtFault, Power, PowerAction, Refused, Snapshots
 from drivers.esxi import DRIVER, seed
-from drivers.esxi.networks import choose_vlan, group_name
+from drivers.esxi.segments import choose_vlan, group_name
 from drivers.esxi.options import Options, SeedWay, read
 from tests.drivers.esxi_host import (
     MIB,

@@ -67,6 +67,11 @@ def on(driver: Driver, machine: UUID) -> Power:
     return driver.machines.power(machine, PowerAction.ON, Deadline(SECONDS)).power
 
 
+def last_power(seen: list[MachineChanged]) -> Power | None:
+    last = seen[-1].machine if seen else None
+    return None if last is None else last.power
+
+
 # ------------------------------------------------------------------------------------------ tasks
 
 
@@ -132,7 +137,7 @@ def test_a_watch_outlives_its_session_and_tells_what_it_missed(sim: EsxSim, driv
         assert same not in last
         assert watch.alive
         on(driver, stopped)
-        wait_for(lambda: seen[-1].machine is not None and seen[-1].machine.power is Power.RUNNING, SECONDS, "the start")
+        wait_for(lambda: last_power(seen) is Power.RUNNING, SECONDS, "the start is told")
         watch.close()
         assert not watch.alive
 
@@ -150,7 +155,7 @@ def test_two_watches_and_a_task_share_the_collector(sim: EsxSim, driver: Driver)
         watches[0].close()
         count = len(heard[0])
         driver.machines.power(machine, PowerAction.OFF, Deadline(SECONDS))
-        wait_for(lambda: heard[1][-1].machine is not None and heard[1][-1].machine.power is Power.OFF, SECONDS, "off")
+        wait_for(lambda: last_power(heard[1]) is Power.OFF, SECONDS, "the stop is told")
         assert len(heard[0]) == count
         watches[1].close()
 

@@ -28,6 +28,7 @@ var afterwards = map[string]after{
 	"CreateVirtualDisk_Task":         created,
 	"MoveVirtualDisk_Task":           moved,
 	"ReconfigVM_Task":                reconfigured,
+	"RelocateVM_Task":                relocated,
 	"SearchDatastore_Task":           searched,
 	"SearchDatastoreSubFolders_Task": searched,
 }

@@ -47,12 +47,14 @@ type front struct {
 	faults   map[string]*fault
 	delays   map[string]time.Duration
 	calls    map[string]int
+	pages    map[string][]string // what is left of bulk reads, by token
+	tokens   int
 	leases   *leases
 }
 
 func newFront(inner http.Handler, user, password string) *front {
 	return &front{inner: inner, user: user, password: password, sessions: map[string]bool{}, faults: map[string]*fault{},
-		delays: map[string]time.Duration{}, calls: map[string]int{}, leases: &leases{live: map[string]*lease{}, seconds: 300}}
+		delays: map[string]time.Duration{}, calls: map[string]int{}, pages: map[string][]string{}, leases: &leases{live: map[string]*lease{}, seconds: 300}}
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {

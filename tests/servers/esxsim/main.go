@@ -59,9 +59,14 @@ func certificate(path string) tls.Certificate {
 }
 
 func model(mode string, hosts, machines int) *simulator.Model {
-	if mode == "vcenter" {
+	switch mode {
+	case "vcenter":
 		m := simulator.VPX()
 		m.Host, m.Cluster, m.Machine, m.Datastore = hosts, 0, machines, 1
+		return m
+	case "cluster":
+		m := simulator.VPX()
+		m.Host, m.Cluster, m.ClusterHost, m.Machine, m.Datastore, m.Folder, m.Pool = 0, 1, hosts, machines, 1, 1, 1
 		return m
 	}
 	m := simulator.ESX()
@@ -70,7 +75,7 @@ func model(mode string, hosts, machines int) *simulator.Model {
 }
 
 func main() {
-	mode := flag.String("mode", "esxi", "esxi or vcenter")
+	mode := flag.String("mode", "esxi", "esxi, vcenter (hosts on their own) or cluster (hosts of one cluster, in folders)")
 	listen := flag.String("listen", "127.0.0.1:0", "address")
 	dir := flag.String("dir", "", "an existing folder for datastores")
 	cert := flag.String("cert", "", "where to write the certificate")
