@@ -1,8 +1,8 @@
 """First-boot data for a guest: cloud-init's VMware datasource (guestinfo keys), or a NoCloud ISO.
 
-Guestinfo takes everything in the machine's configuration, without a file; the network goes into the metadata. The user
-data may hold secrets and stays readable there, so it is blanked once the machine starts for a second time or is asked
-to stop after its first start.
+Guestinfo takes everything in the machine's configuration, without a file; the network goes into the metadata, as text
+under ``network`` with its encoding beside it (a mapping there would be taken for the configuration itself). User and
+vendor data may hold secrets: cloud-init is asked to empty them once it has read them, and first_boot.py does so anyway.
 Keys: https://docs.cloud-init.io/en/latest/reference/datasources/vmware.html
 """
 
@@ -22,7 +22,7 @@ from drivers.api import Refused, Seed
 ENCODING = "gzip+base64"
 BYTES_MOST = 1024**2
 STARTED = "stratograph.started"
-SECRET = ("guestinfo.userdata", "guestinfo.userdata.encoding")
+SECRETS = ("userdata", "vendordata")
 
 
 def guestinfo(seed: Seed | None) -> dict[str, str]:
@@ -31,18 +31,20 @@ def guestinfo(seed: Seed | None) -> dict[str, str]:
         return {}
     _check(seed)
     files = dict(seed.files)
-    metadata = _metadata(files.get("meta-data", b"{}"), files.get("network-config"))
-    told = {"guestinfo.metadata": _packed(metadata), "guestinfo.metadata.encoding": ENCODING}
-    if "user-data" in files:
-        told |= {"guestinfo.userdata": _packed(files["user-data"]), "guestinfo.userdata.encoding": ENCODING}
-    if "vendor-data" in files:
-        told |= {"guestinfo.vendordata": _packed(files["vendor-data"]), "guestinfo.vendordata.encoding": ENCODING}
+    secrets = {
+        key: files[name] for key, name in zip(SECRETS, ("user-data", "vendor-data"), strict=True) if name in files
+    }
+    metadata = _metadata(files.get("meta-data", b"{}"), files.get("network-config"), list(secrets))
+    told: dict[str, str] = {}
+    for key, content in {"metadata": metadata, **secrets}.items():
+        told |= {f"guestinfo.{key}": _packed(content), f"guestinfo.{key}.encoding": ENCODING}
     return told
 
 
 def blanked(told: Mapping[str, Any]) -> dict[str, str]:
     """What has to be emptied in extraConfig now that the guest has read it."""
-    return {key: "" for key in SECRET if told.get(key)}
+    keys = [f"guestinfo.{key}{more}" for key in SECRETS for more in ("", ".encoding")]
+    return {key: "" for key in keys if told.get(key)}
 
 
 def iso(seed: Seed) -> bytes:
@@ -69,19 +71,23 @@ def _packed(content: bytes) -> str:
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
-def _metadata(meta: bytes, network: bytes | None) -> bytes:
-    """The metadata with network and public keys where this datasource looks for them."""
+def _metadata(meta: bytes, network: bytes | None, secrets: list[str]) -> bytes:
+    """The metadata with network and public keys where this datasource looks for them, and what it shall empty."""
     try:
         told = json.loads(meta)
     except ValueError:  # YAML of somebody's own: what we add goes below it
         lines = [meta.decode().rstrip("\n")]
         if network is not None:
-            lines += ["network:", f"  config: {_packed(network)}", f"  encoding: {ENCODING}"]
+            lines += [f"network: {_packed(network)}", f"network.encoding: {ENCODING}"]
+        if secrets:
+            lines += [f"redact: {json.dumps(secrets)}"]
         return ("\n".join(lines) + "\n").encode()
     if not isinstance(told, dict):
         raise Refused("the seed's meta-data is no mapping")
     if network is not None:
-        told["network"] = {"config": _packed(network), "encoding": ENCODING}
+        told |= {"network": _packed(network), "network.encoding": ENCODING}
+    if secrets:
+        told.setdefault("redact", secrets)
     if keys := told.get("public-keys"):
         told["public-keys-data"] = "\n".join(keys)
     return json.dumps(told).encode()
