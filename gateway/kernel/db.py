@@ -72,6 +72,10 @@ class Database:
         """Have every later session carry ``value`` in its ``info`` (the bell, quotas' defaults ...)."""
         self._info[name] = value
 
+    def provided(self, name: str) -> Any:
+        """What sessions find under that name in their ``info``; None when nothing was provided."""
+        return self._info.get(name)
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that only reads. Objects stay usable after it."""

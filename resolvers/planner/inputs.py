@@ -13,6 +13,8 @@ from typing import Any, Final
 from graphql import (
     DocumentNode,
     FieldNode,
+    NamedTypeNode,
+    NonNullTypeNode,
     OperationDefinitionNode,
     VariableNode,
     Visitor,
@@ -81,6 +83,30 @@ def variables_of_shape(document: DocumentNode, operation: OperationDefinitionNod
     visit(document, found)
     declared = [each.variable.name.value for each in operation.variable_definitions or ()]
     return tuple(name for name in declared if name in found.elsewhere or name not in found.inputs)
+
+
+_PLAIN: Final = {"ID": str, "String": str, "Int": int}
+_INT32: Final = 2**31
+
+
+def plain_variables(operation: OperationDefinitionNode) -> dict[str, type[Any]]:
+    """The Python type of each variable whose value needs no coercion when it has that very type already."""
+    found: dict[str, type[Any]] = {}
+    for each in operation.variable_definitions or ():
+        kind = each.type.type if isinstance(each.type, NonNullTypeNode) else each.type
+        if isinstance(kind, NamedTypeNode) and kind.name.value in _PLAIN:
+            found[each.variable.name.value] = _PLAIN[kind.name.value]
+    return found
+
+
+def plainly(variables: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> bool:
+    """Whether graphql-core would leave these values as they are."""
+    for name, value in variables.items():
+        if type(value) is not kinds.get(name):
+            return False
+        if type(value) is int and not -_INT32 <= value < _INT32:
+            return False
+    return len(variables) == len(kinds)
 
 
 class _Uses(Visitor):

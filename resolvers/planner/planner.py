@@ -18,10 +18,10 @@ from typing import Any
 
 import structlog
 from graphql.execution import Executor
-from graphql.execution.values import VariableValues, get_variable_values
+from graphql.execution.values import get_variable_values
 from strawberry import Schema
 
-from gateway.kernel.access import Need, Subject, check
+from gateway.kernel.access import Need, check
 from gateway.kernel.errors import Refusal, Refusals
 from gateway.kernel.noun import Noun
 from gateway.reads import subjects
@@ -33,7 +33,7 @@ from gateway.reads.subjects import Shape
 from resolvers.kernel.connections import Listing
 from resolvers.kernel.context import Context
 from resolvers.kernel.roots import ROOTS
-from resolvers.planner.inputs import Make, variables_of_shape
+from resolvers.planner.inputs import Make, plain_variables, plainly, variables_of_shape
 from resolvers.planner.reading import Reader, Tables
 from resolvers.planner.selection import Reading, Selection, Unplanned
 from resolvers.transport.operations import Operation
@@ -68,6 +68,7 @@ class Outline:
     """What is known of an operation before any variable has a value."""
 
     variables: tuple[str, ...]
+    plain: Mapping[str, type[Any]]
     token: object
 
 
@@ -102,7 +103,7 @@ class Planner:
             return None
         for need in plan.needs:
             check(subject, need)
-        coerced = self._coerced(operation, variables).coerced if plan.inputs and variables else {}
+        coerced = variables if plainly(variables, outline.plain) else self._coerced(operation, variables)
         inputs = [make(coerced) for make in plan.inputs]
         parameters = plan.statement.bound(inputs, subjects.values(subject, shape))
         small = plan.light and context.limits is not None and context.limits.cost <= _SMALL_COST
@@ -116,7 +117,8 @@ class Planner:
 
     @staticmethod
     def _outline(operation: Operation) -> Outline:
-        found = Outline(variables_of_shape(operation.document, operation.node), object())
+        shaping = variables_of_shape(operation.document, operation.node)
+        found = Outline(shaping, plain_variables(operation.node), object())
         operation.memo["outline"] = found
         return found
 
@@ -133,11 +135,11 @@ class Planner:
                 self._plans.popitem(last=False)
         return plan
 
-    def _coerced(self, operation: Operation, variables: Mapping[str, Any]) -> VariableValues:
+    def _coerced(self, operation: Operation, variables: Mapping[str, Any]) -> Mapping[str, Any]:
         found = get_variable_values(self._core, operation.node.variable_definitions or (), dict(variables))
         if isinstance(found, list):
             raise Unplanned("a variable's value is refused")
-        return found
+        return found.coerced
 
     def _compiled(self, operation: Operation, variables: Mapping[str, Any], shape: Shape) -> Plan | None:
         """A new plan; None when there is none for this operation whatever its inputs are."""
@@ -148,6 +150,8 @@ class Planner:
         reader = Reader(self._tables)
         try:
             roots = reading.roots()
+            if not roots:
+                raise Unplanned("every root is left out")
             subject = subjects.symbolic(shape)
             trees = [self._root(reader, each) for each in roots.values()]
             statement = compiled(trees, subject, self._dialect)
@@ -171,8 +175,3 @@ class Planner:
         if isinstance(root.reads, Noun):
             return reader.found(root.reads, query, selection)
         raise Unplanned(f"Query.{selection.name}")
-
-
-def allowed(subject: Subject, need: Need) -> None:
-    """Refuse as the root's guard would."""
-    check(subject, need)

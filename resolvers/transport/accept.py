@@ -34,9 +34,9 @@ class Accepted:
     event_stream: bool = False
 
 
-def accepted(headers: Sequence[str]) -> Accepted:
-    """The best of what these Accept headers allow. Raises :class:`RequestRefused` (NOT_ACCEPTABLE)."""
-    return _accepted(",".join(headers)[:_LARGEST_HEADER_CHARS])
+def accepted(header: str) -> Accepted:
+    """The best of what the Accept header allows. Raises :class:`RequestRefused` (NOT_ACCEPTABLE)."""
+    return _accepted(header[:_LARGEST_HEADER_CHARS])
 
 
 @lru_cache(maxsize=256)

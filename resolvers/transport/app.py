@@ -13,7 +13,6 @@ from functools import cache
 
 from graphql import GraphQLSchema
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from strawberry import Schema
@@ -43,7 +42,6 @@ __all__ = [
 _FUTURE = re.compile(rb"(?:^|&)future(?:=|&|$)")
 _CORS_REQUEST_HEADERS = ("authorization", "content-type", "x-request-id")
 _CORS_MAX_AGE_SECONDS = 600
-_COMPRESSED_FROM_BYTES = 4096
 
 
 def routes(
@@ -76,9 +74,6 @@ def routes(
             return ways(Engine(schema, replace(settings, plan=None), context, core=core))
 
         endpoint, socket = ByFuture(endpoint, lambda: coming()[0]), ByFuture(socket, lambda: coming()[1])
-    if settings.compression:
-        # Callers are known by a header that no foreign page can make a browser send, so lengths betray nothing.
-        endpoint = GZipMiddleware(endpoint, minimum_size=_COMPRESSED_FROM_BYTES, compresslevel=1)
     if settings.allowed_origins:
         endpoint = CORSMiddleware(
             endpoint,

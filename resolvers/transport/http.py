@@ -9,15 +9,15 @@ nothing to forge. GET runs queries. Batching, multipart and incremental delivery
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs
 
 from graphql import OperationType
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from resolvers.transport.accept import EVENT_STREAM, GRAPHQL_RESPONSE, JSON, Accepted, accepted
@@ -25,7 +25,7 @@ from resolvers.transport.answers import Answer, refused_answer
 from resolvers.transport.caller import Authenticate, Caller, Identity, Transport, bearer_token, request_id_from
 from resolvers.transport.errors import OF_THE_DOCUMENT, ErrorCode, RequestRefused, refusal
 from resolvers.transport.execution import Engine, Ready
-from resolvers.transport.lives import disconnected, ended
+from resolvers.transport.lives import Watch
 from resolvers.transport.requests import GraphQLRequest, decoded, request_of
 from resolvers.transport.sse import EventStreams
 
@@ -33,7 +33,10 @@ ALLOW: Final = "GET, POST"
 _BY_GET: Final = frozenset({OperationType.QUERY})
 _BY_POST: Final = frozenset({OperationType.QUERY, OperationType.MUTATION})
 _LARGEST_TYPE_CHARS: Final = 256
-_QUICK_SECONDS: Final = 0.02
+_COMPRESSED_FROM_BYTES: Final = 4096
+_COMPRESSED_ASIDE_FROM_BYTES: Final = 131_072
+_GZIP_WINDOW: Final = 31
+_REPEATED: Final = frozenset({b"accept", b"authorization"})
 _QUERY_PARAMETERS: Final = ("query", "variables", "operationName", "extensions", "documentId")
 
 
@@ -48,22 +51,32 @@ class Exchange:
     scope: Scope
     receive: Receive
     send: Send
-    headers: Headers
+    headers: Mapping[bytes, str]
     request_id: str
+    compressing: bool
 
     async def respond(self, status: int, media: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Sends a whole response."""
-        content_type = f"{media}; charset=utf-8"
-        listed = {
-            "content-type": content_type,
-            "content-length": str(len(body)),
-            "x-request-id": self.request_id,
-            "cache-control": "no-store",
-            "vary": "Accept",
-            "x-content-type-options": "nosniff",
-            **(headers or {}),
-        }
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in listed.items()]
+        """Sends a whole response, packed where the client takes that and it pays.
+
+        Callers are known by a header that no foreign page can make a browser send, so lengths betray nothing.
+        """
+        raw = [
+            (b"content-type", b"%s; charset=utf-8" % media.encode("latin-1")),
+            (b"x-request-id", self.request_id.encode("latin-1")),
+            (b"cache-control", b"no-store"),
+            (b"vary", b"Accept, Accept-Encoding" if self.compressing else b"Accept"),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        if (
+            self.compressing
+            and len(body) >= _COMPRESSED_FROM_BYTES
+            and "gzip" in self.headers.get(b"accept-encoding", "")
+        ):
+            body = _packed(body) if len(body) < _COMPRESSED_ASIDE_FROM_BYTES else await asyncio.to_thread(_packed, body)
+            raw.append((b"content-encoding", b"gzip"))
+        raw.append((b"content-length", b"%d" % len(body)))
+        for name, value in (headers or {}).items():
+            raw.append((name.encode("latin-1"), value.encode("latin-1")))
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
         await self.send({"type": "http.response.body", "body": body})
 
@@ -79,12 +92,13 @@ class GraphQLEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        headers = Headers(scope=scope)
-        exchange = Exchange(scope, receive, send, headers, request_id_from(headers.get("x-request-id")))
+        headers = _headers(scope)
+        request_id = request_id_from(headers.get(b"x-request-id"))
+        exchange = Exchange(scope, receive, send, headers, request_id, self._settings.compression)
         media = Accepted(JSON)
         try:
             _check_method(scope["method"])
-            media = accepted(headers.getlist("accept"))
+            media = accepted(headers.get(b"accept", ""))
             await self._serve(exchange, media)
         except ClientGone:
             return
@@ -109,17 +123,15 @@ class GraphQLEndpoint:
         """The answer; a query whose client hangs up is cancelled, a mutation is finished."""
         if ready.operation.kind is OperationType.MUTATION:
             return await self._engine.answer(ready)
-        tasks: list[asyncio.Task[Any]] = [work := asyncio.create_task(self._engine.answer(ready))]
+        watch = Watch(exchange.receive)
         try:
-            await asyncio.wait(tasks, timeout=_QUICK_SECONDS)
-            if not work.done():
-                tasks.append(asyncio.create_task(disconnected(exchange.receive)))
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientGone
-            return work.result()
+            return await self._engine.answer(ready)
+        except asyncio.CancelledError:
+            if not watch.gone:
+                raise
+            raise ClientGone from None
         finally:
-            await ended(tasks)
+            await watch.end()
 
     async def _identity(self, caller: Caller) -> Identity:
         try:
@@ -177,7 +189,7 @@ class GraphQLEndpoint:
 
     async def _body(self, exchange: Exchange) -> bytes:
         limit, seconds = self._settings.body_size_max_bytes, self._settings.body_deadline_seconds
-        announced = exchange.headers.get("content-length", "")
+        announced = exchange.headers.get(b"content-length", "")
         if announced.isdecimal() and (len(announced) > 15 or int(announced) > limit):  # noqa: PLR2004 - digits of a petabyte
             raise _too_large(limit)
         chunks: list[bytes] = []
@@ -211,9 +223,25 @@ def _check_method(method: str) -> None:
         )
 
 
-def _check_content(headers: Headers) -> None:
-    encoding = headers.get("content-encoding", "identity").lower()
-    if encoding != "identity" or not _is_json_in_utf8(headers.get("content-type", "")[:_LARGEST_TYPE_CHARS]):
+def _headers(scope: Scope) -> dict[bytes, str]:
+    """The request's headers by name: the first of each, but for those that a client may repeat."""
+    found: dict[bytes, str] = {}
+    for name, value in scope["headers"]:
+        if name not in found:
+            found[name] = value.decode("latin-1")
+        elif name in _REPEATED:
+            found[name] += ", " + value.decode("latin-1")
+    return found
+
+
+def _packed(body: bytes) -> bytes:
+    packing = zlib.compressobj(1, zlib.DEFLATED, _GZIP_WINDOW)
+    return packing.compress(body) + packing.flush()
+
+
+def _check_content(headers: Mapping[bytes, str]) -> None:
+    encoding = headers.get(b"content-encoding", "identity").lower()
+    if encoding != "identity" or not _is_json_in_utf8(headers.get(b"content-type", "")[:_LARGEST_TYPE_CHARS]):
         raise RequestRefused(
             ErrorCode.UNSUPPORTED_MEDIA_TYPE,
             "POST takes application/json in UTF-8, not compressed.",
@@ -236,12 +264,11 @@ def _too_large(limit: int) -> RequestRefused:
 
 
 def _caller(exchange: Exchange, transport: Transport) -> Caller:
-    shown = exchange.headers.getlist("authorization")
     client = exchange.scope.get("client")
     return Caller(
-        token=bearer_token(", ".join(shown) if shown else None),
+        token=bearer_token(exchange.headers.get(b"authorization")),
         ip=client[0] if client else None,
-        user_agent=exchange.headers.get("user-agent", "")[:512] or None,
+        user_agent=exchange.headers.get(b"user-agent", "")[:512] or None,
         request_id=exchange.request_id,
         transport=transport,
     )

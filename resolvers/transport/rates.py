@@ -9,13 +9,10 @@ It deliberately shares nothing between processes: with several API processes the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
-
-from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +33,55 @@ class RateLimiter(Protocol):
         """The budget afterwards. Must not block the event loop."""
 
 
-class MemoryRateLimiter:
-    """A moving window in this process's memory.
+@dataclass(slots=True)
+class _Spent:
+    """What a caller spent in a window and in the one before it."""
 
-    The window is the weighted counter of two adjacent windows: constant memory per caller, where the exact moving
-    window of ``limits`` keeps one entry for each unit spent. The synchronous storage never waits for anything; the
-    asynchronous one walks over all callers at each hit (measured: 0.9 ms with 10,000 callers, against 10 microseconds).
+    window: int
+    now: int = 0
+    before: int = 0
+
+
+@dataclass(slots=True)
+class MemoryRateLimiter:
+    """A moving window in this process's memory: the weighted counter of two adjacent windows, which takes constant
+    memory for each caller.
+
+    It stands in the way of every request, so it is a dict and some sums: the counter of ``limits`` takes locks and
+    starts a timer thread every few requests (measured: a third of the CPU of reading one server).
     """
 
-    def __init__(self, limit: int, window_seconds: int) -> None:
-        self._item = RateLimitItemPerSecond(limit, window_seconds)
-        self._window_seconds = window_seconds
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+    limit: int
+    window_seconds: int
+    _callers: dict[str, _Spent] = field(default_factory=dict)
+    _swept: int = 0
 
     async def spend(self, key: str, cost: int) -> Budget:
         """Takes ``cost`` units of ``key``'s budget."""
-        allowed = self._limiter.hit(self._item, key, cost=cost)
-        state = self._limiter.get_window_stats(self._item, key)
+        moment = time.time()
+        window, share = divmod(moment / self.window_seconds, 1)
+        spent = self._spent(key, int(window))
+        used = spent.now + int(spent.before * (1 - share))
+        allowed = used + cost <= self.limit
+        if allowed:
+            spent.now += cost
+            used += cost
         return Budget(
             allowed=allowed,
-            limit=self._item.amount,
-            remaining=max(0, state.remaining),
-            reset_at=datetime.fromtimestamp(state.reset_time, UTC),
-            window_seconds=self._window_seconds,
+            limit=self.limit,
+            remaining=max(0, self.limit - used),
+            reset_at=datetime.fromtimestamp((window + 1 + (spent.now > 0)) * self.window_seconds, UTC),
+            window_seconds=self.window_seconds,
         )
+
+    def _spent(self, key: str, window: int) -> _Spent:
+        if window != self._swept:
+            self._swept = window
+            self._callers = {name: each for name, each in self._callers.items() if each.window >= window - 1}
+        found = self._callers.get(key)
+        if found is None:
+            found = self._callers[key] = _Spent(window)
+        elif found.window != window:
+            found.before = found.now if found.window == window - 1 else 0
+            found.window, found.now = window, 0
+        return found

@@ -71,7 +71,7 @@ def decoded(raw: bytes | str) -> object:
     """
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
-        value: object = json.loads(text, parse_constant=_no_constant)
+        value: object = _DECODER.decode(text)
         if _SURROGATE_ESCAPE.search(text):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
@@ -81,6 +81,9 @@ def decoded(raw: bytes | str) -> object:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _bad(message: str) -> RequestRefused:

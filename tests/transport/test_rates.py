@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from time_machine import TimeMachineFixture
+
 from resolvers.transport.rates import Budget, MemoryRateLimiter
 from tests.transport.calls import code, post, query, socket
 from tests.transport.conftest import Serve
@@ -87,3 +89,21 @@ def test_the_memory_limiter_counts_units_per_caller() -> None:
 
     spent = asyncio.run(_spent(MemoryRateLimiter(100, 3_600)))
     assert spent == [(True, 40), (True, 0), (False, 0), (True, 99)]
+
+
+def test_what_was_spent_fades_over_the_next_window(time_machine: TimeMachineFixture) -> None:
+    import asyncio
+
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    limiter = MemoryRateLimiter(100, 60)
+
+    def spend(after_seconds: float, cost: int) -> tuple[bool, int, float]:
+        time_machine.move_to(start + timedelta(seconds=after_seconds), tick=False)
+        found = asyncio.run(limiter.spend("alice", cost))
+        return found.allowed, found.remaining, (found.reset_at - start).total_seconds()
+
+    assert spend(0, 80) == (True, 20, 120)
+    assert spend(59, 30) == (False, 20, 120)
+    assert spend(90, 60) == (True, 0, 180)  # half of the eighty has faded
+    assert spend(150, 70) == (True, 0, 240)  # and half of the sixty
+    assert spend(1000, 100) == (True, 0, 1080)
