@@ -9,6 +9,7 @@ the cloud only where the operator says so; such a port has the interface's own M
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
@@ -27,7 +28,6 @@ from gateway.identity import ownership, quota
 from gateway.identity.quota import Resource
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Order
-from gateway.kernel import ids
 from gateway.kernel.access import Role, Subject
 from gateway.kernel.command import AnyId, Command, Name, Retryable, Tag
 from gateway.kernel.errors import Invalid, NoValidHost, Refusal, Unsupported
@@ -38,6 +38,8 @@ from gateway.network.port import MacText
 from gateway.volume.volume import Volume, VolumeStatus
 
 _GIB = 1 << 30
+_TAIL = (1 << 62) - 1
+"""The bits of a UUIDv7 that are neither its moment nor its version and variant."""
 DEVICES = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -193,6 +195,7 @@ def read(
         },
     )  # fmt: skip
     amount = Amount(found.vcpus, found.ram_mib, sum(gib))
+    before = {"name": server.name, "flavor_id": server.flavor_id}
     if not hosts.claim(session, host_id, amount):
         raise NoValidHost("The host has not that much room left, or is out of service.", decision=None)
     if not flavored:
@@ -202,16 +205,16 @@ def read(
     server.vcpus, server.ram_mib, server.disk_gib = found.vcpus, found.ram_mib, gib[0]
     server.firmware = found.firmware
     server.host_id = host_id
-    server.root_uid = ids.new(session)
+    server.root_uid = _disk_uid(server, found.disks[0][0])
     nics = [{"mac": mac, "network": network} for mac, network in found.nics]
     server.origin = {"ref": found.ref, "name": found.name, "guest": found.guest, "nics": nics}
     disks = {found.disks[0][0]: [str(server.root_uid), "vda"]}
     for at, ((key, _), size) in enumerate(zip(found.disks, gib, strict=True)):
         if at:
-            volume = _volume(session, server, f"vd{DEVICES[at]}", size)
+            volume = _volume(session, server, key, f"vd{DEVICES[at]}", size)
             disks[key] = [str(volume.uid), volume.device or ""]
     session.flush()
-    return {"disks": disks, "amount": [amount.vcpus, amount.ram_mib, amount.disk_gib]}
+    return {"disks": disks, "amount": [amount.vcpus, amount.ram_mib, amount.disk_gib], "before": before}
 
 
 def _fitting(session: Session, found: Found) -> Flavor:
@@ -225,9 +228,15 @@ def _fitting(session: Session, found: Found) -> Flavor:
     return fitting
 
 
-def _volume(session: Session, server: Server, device: str, gib: int) -> Volume:
+def _disk_uid(server: Server, key: str) -> UUID:
+    """The id of a disk: of the server's own moment, and the same each time the machine is read."""
+    tail = int.from_bytes(hashlib.sha256(server.uid.bytes + key.encode()).digest()[:8]) & _TAIL
+    return UUID(int=server.uid.int & ~_TAIL | tail)
+
+
+def _volume(session: Session, server: Server, key: str, device: str, gib: int) -> Volume:
     made = Volume(
-        uid=ids.new(session), tenant_id=server.tenant_id, name=f"{server.name}-{device}"[:255], size_gib=gib,
+        uid=_disk_uid(server, key), tenant_id=server.tenant_id, name=f"{server.name}-{device}"[:255], size_gib=gib,
         server_id=server.id, device=device, delete_with_server=True, status=VolumeStatus.HELD, host_id=server.host_id,
     )  # fmt: skip
     session.add(made)
@@ -245,6 +254,7 @@ def unread(session: Session, server: Server, memory: dict[str, Any]) -> None:
         hosts.release(session, server.host_id, Amount(*memory["amount"]))
     server.host_id = server.root_uid = None
     server.vcpus = server.ram_mib = server.disk_gib = 0
+    server.name, server.flavor_id = memory["before"]["name"], memory["before"]["flavor_id"]
     server.firmware = Firmware.BIOS
     server.origin = {}
 

@@ -27,3 +27,12 @@ class Devices(StrEnum):
     """The hypervisor's own fast devices: virtio on KVM, pvscsi and vmxnet3 on ESXi."""
     VMWARE = "VMWARE"
     """pvscsi and vmxnet3 on every hypervisor, for a guest that was installed on VMware."""
+
+
+class GuestConversion(StrEnum):
+    """What is done to the guest on the way."""
+
+    NONE = "NONE"
+    """Nothing: not a byte of its disks changes. Coming from VMware, it keeps VMware's devices on the new host."""
+    VIRT_V2V = "VIRT_V2V"
+    """virt-v2v puts virtio drivers into it; the worker must have that program, and the disks change."""

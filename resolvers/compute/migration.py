@@ -10,7 +10,7 @@ import strawberry
 from strawberry.types import Info
 
 from gateway.compute import host, migration, server
-from gateway.compute.migration import NoteKind
+from gateway.compute.carryover import NoteKind
 from gateway.jobs import job
 from gateway.kernel import ids
 from gateway.kernel.access import Need

@@ -7,10 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gateway.compute import attachment, server, server_create, standstill
+from drivers.sim.records import ForeignRecord
+from gateway.compute import adoption, attachment, migration, server, server_create, standstill
+from gateway.compute import flavor as flavors
 from gateway.compute import host as hosts
+from gateway.compute.host import Host, Hypervisor
 from gateway.image import image_change
 from gateway.integration import export
+from gateway.kernel import noun
+from gateway.kernel.access import CLOUD
 from gateway.network import network as networks
 from gateway.network import security_group as groups
 from gateway.network import security_group_rule as rules
@@ -190,3 +195,54 @@ def _group_apply(stage: Stage) -> None:
         {"security_group_id": group, "direction": "INGRESS", "protocol": "TCP", "port_min": 80}
     )
     stage.order(rules.add, rule)
+
+
+def _foreign(stage: Stage) -> str:
+    """A machine of others on the host, with two small disks; the host's public id."""
+    disks: list[dict[str, object]] = [{"key": str(key), "size_bytes": 65536, "content": f"c{key}"} for key in (1, 2)]
+    nics: list[dict[str, object]] = [{"mac": "00:50:56:12:34:56", "network": "VM Network"}]
+    stage.order(flavors.create, flavors.FlavorCreate(name="same", vcpus=1, ram_mib=64, disk_gib=1), subject=CLOUD)
+    stage.centre.plant(ForeignRecord("vm-1", "accounts", 1, 64, "RUNNING", disks=disks, nics=nics))
+    with stage.world.db.read() as session:
+        return noun.public(session.get_one(Host, 1))
+
+
+def _adopt(stage: Stage) -> dict[str, Any]:
+    network = {"mac_address": "00:50:56:12:34:56", "network_id": stage.parts["network"]}
+    wanted = {"host_id": _foreign(stage), "machine_ref": "vm-1", "tenant_id": noun.public(stage.tenant)}
+    command = adoption.ServerAdopt.model_validate({**wanted, "networks": [network]})
+    return stage.order(adoption.adopt, command, subject=stage.root)
+
+
+@scenario("server.adopt")
+def _server_adopt(stage: Stage) -> None:
+    _adopt(stage)
+
+
+def _moved(stage: Stage) -> str:
+    """A server that is adopted and asked to move; its id."""
+    server_id = stage.id(_adopt(stage)["server"])
+    stage.world.work()
+    stage.open_other()
+    command = migration.ServerMigrate(server_id=server_id, to_hypervisor=Hypervisor.SIM, graceful_timeout_s=0)
+    stage.order(migration.migrate, command)
+    return server_id
+
+
+@scenario("server.migrate")
+def _migrate(stage: Stage) -> None:
+    _moved(stage)
+
+
+@scenario("migration.confirm")
+def _confirm(stage: Stage) -> None:
+    server_id = _moved(stage)
+    stage.world.work()
+    stage.order(migration.confirm, migration.ServerMigrateConfirm(server_id=server_id))
+
+
+@scenario("migration.revert")
+def _revert(stage: Stage) -> None:
+    server_id = _moved(stage)
+    stage.world.work()
+    stage.order(migration.revert, migration.ServerMigrateRevert(server_id=server_id))

@@ -39,9 +39,11 @@ T = TypeVar("T")
 
 TRAIL = frozenset({"audit_record", "event", "job", "idempotency_key", "turn"})
 """Tables that tell of the way, not of the place."""
-_OWN = frozenset({"id", "uid", "version", "created_at", "updated_at", "revision"})
+_OWN = frozenset({"id", "uid", "version", "revision", "created_at", "updated_at"})
 _TOLD = frozenset({"status_reason"})
 HOST = "stage"
+OTHER = "stage-other"
+"""A second host, for what goes from one to another; it is there when a scenario says so."""
 CONTENT = b"a disk image".ljust(4096, b"\0")
 
 
@@ -79,6 +81,18 @@ class Stage:
         """A row's public id."""
         return noun.public(row)
 
+    @property
+    def other(self) -> DataCentre:
+        """The second host."""
+        return data_centre(OTHER)
+
+    def open_other(self) -> DataCentre:
+        """Register the second host."""
+        self.order(hosts.enlist, host(OTHER), subject=CLOUD)
+        self.other.use_clock(lambda: self.world.clock.at)
+        self.world.work()
+        return self.other
+
     def live_job(self) -> Job:
         """The one job that waits to be run."""
         with self.world.db.read() as session:
@@ -86,18 +100,25 @@ class Stage:
 
     def state(self) -> State:
         """Everything that can be compared."""
-        return State(_tables(self.world), self.centre.snapshot_of_world())
+        return State(_tables(self.world), self.centre.snapshot_of_world(), self.other.snapshot_of_world())
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Rows by table without what differs from run to run, and the data centre."""
+    """Rows by table without what differs from run to run, and the data centre, both hosts of it."""
 
     tables: dict[str, list[str]]
     centre: Centre
+    second: Centre
 
     def difference(self, other: State, *, without: frozenset[str] = frozenset()) -> list[str]:
         """What differs, one line each. ``without`` names tables, and parts of the data centre as ``centre.images``."""
+        return [
+            *self._difference(other, without),
+            *(f"other host: {each}" for each in self.second.difference(other.second)),
+        ]
+
+    def _difference(self, other: State, without: frozenset[str]) -> list[str]:
         lines = []
         for name in sorted(self.tables):
             if name not in without and self.tables[name] != other.tables[name]:
@@ -143,6 +164,7 @@ def build(folder: Path) -> Stage:
     tenant = world.tenant("acme")
     stage = Stage(world, folder, data_centre(HOST), tenant, world.member(tenant).subject, world.admin.subject)
     stage.centre.clear()
+    stage.other.clear()
     stage.order(hosts.enlist, host(HOST), subject=CLOUD)
     stage.centre.use_clock(lambda: world.clock.at)
     world.work()
@@ -183,7 +205,7 @@ class Template:
     root: Subject
     parts: dict[str, str]
     job: Job
-    memory: tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]
+    memory: tuple[tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]], ...]
     copies: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @classmethod
@@ -193,8 +215,8 @@ class Template:
         try:
             scenario(stage)
             job = stage.live_job()
-            store = _memory(stage.centre)
-            memory = (_copied(store._records), _copied(store._holds))
+            stores = [_memory(stage.centre), _memory(stage.other)]
+            memory = tuple((_copied(each._records), _copied(each._holds)) for each in stores)
         finally:
             stage.world.close()
         return cls(folder, stage.world.clock.at, stage.tenant, stage.alice, stage.root, stage.parts, job, memory)
@@ -208,13 +230,14 @@ class Template:
         uids = ordered_uids()
         world = World.open(f"sqlite:///{folder / 'world.db'}", folder, uids=lambda: UUID(int=uids().int + (1 << 32)))
         world.clock.at = self.at
-        centre = data_centre(HOST)
-        centre.clear()
-        store = _memory(centre)
-        store._records, store._holds = _copied(self.memory[0]), _copied(self.memory[1])
-        centre.use_clock(lambda: world.clock.at)
+        for name, memory in zip((HOST, OTHER), self.memory, strict=True):
+            centre = data_centre(name)
+            centre.clear()
+            store = _memory(centre)
+            store._records, store._holds = _copied(memory[0]), _copied(memory[1])
+            centre.use_clock(lambda: world.clock.at)
         try:
-            yield Stage(world, folder, centre, self.tenant, self.alice, self.root, self.parts)
+            yield Stage(world, folder, data_centre(HOST), self.tenant, self.alice, self.root, self.parts)
         finally:
             world.close()
             shutil.rmtree(folder, ignore_errors=True)

@@ -91,7 +91,7 @@ def _unread(_run: Run) -> Change:
         server = session.get(Server, job.arguments["server_id"])
         if server is not None and "disks" in job.memory:
             adoption.unread(session, server, job.memory)
-        job.memory = {key: value for key, value in job.memory.items() if key not in ("disks", "amount")}
+        job.memory = {key: value for key, value in job.memory.items() if key not in ("disks", "amount", "before")}
 
     return change
 

@@ -1,9 +1,8 @@
-"""Servers on the move: the sagas ``server.migrate``, and behind it ``migration.confirm`` or ``migration.revert``.
+"""Servers on the move: the saga ``server.migrate``.
 
 place -> stop -> copy -> network -> machine -> boot -> verify -> switch. Until the last step the server is recorded on
 its old host and every effect is on the new one, so unwinding takes the new host's things away and starts the old
-machine again. After it the old machine is kept, off. Confirming and reverting only go forward: each takes one of the
-two machines away for good. A machine that was adopted is never destroyed, only handed back.
+machine again. After it the old machine is kept, off, until workers.compute.migration takes one of the two away.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from gateway.compute import host as hosts
 from gateway.compute import migration as migrations
 from gateway.compute import placing
 from gateway.compute import server as servers
+from gateway.compute.carryover import devices_after
 from gateway.compute.host import Host
-from gateway.compute.migration import GuestConversion, Migration, MigrationStatus
+from gateway.compute.machine_model import GuestConversion
+from gateway.compute.migration import Migration, MigrationStatus
 from gateway.compute.server import Server
 from gateway.compute.server_state import Phase
 from gateway.jobs.job import Job
 from gateway.kernel import errors
 from gateway.kernel.errors import Refusal
 from gateway.network import port as ports
-from gateway.network.network import Network
 from workers.compute import carry, v2v
-from workers.compute.adopt import disown
 from workers.compute.machine import observed, spec
 from workers.network import network as network_work
 from workers.network import port as port_work
@@ -53,7 +52,8 @@ def _move(session: Session, run_or_job: Run | Job) -> tuple[Server, Migration]:
     return server, migration
 
 
-def _parts(run: Run) -> tuple[Server, Migration]:
+def parts(run: Run) -> tuple[Server, Migration]:
+    """The server and its move as they are now. Raises NotFound when it is gone."""
     with run.read() as session:
         return _move(session, run)
 
@@ -75,7 +75,7 @@ def _old(run: Run, host_id: int, work: Any, *, seconds: float = 120.0) -> Any:
 
 
 def _place(run: Run) -> Change:
-    server, migration = _parts(run)
+    server, migration = parts(run)
     if migration.conversion is GuestConversion.VIRT_V2V:
         v2v.require()
     uid, source_id = _source(server)
@@ -113,6 +113,8 @@ def _unplace(run: Run) -> Change:
         if migration is not None and migration.host_id is not None:
             hosts.release(session, migration.host_id, migration.claim)
             migration.host_id = None
+            migration.was_running = False
+            migration.seen = None
         job.memory = {key: value for key, value in job.memory.items() if key not in ("host_id", "source_id", "ran")}
 
     return change
@@ -122,7 +124,7 @@ def _unplace(run: Run) -> Change:
 
 
 def _stop(run: Run) -> Change:
-    server, _migration = _parts(run)
+    server, _migration = parts(run)
     uid, source_id = server.uid, run.memory["source_id"]
     machine = None
     patience = float(run.arguments["graceful_timeout_s"])
@@ -255,7 +257,7 @@ def _reconnect(run: Run) -> None:
 def _machine(run: Run) -> None:
     with run.read() as session:
         server, migration = _move(session, run)
-        devices = migrations.devices_after(server, migration)
+        devices = devices_after(server, migration)
         wanted = spec(session, server, host_id=_new(run), devices=devices)
     call(run, _new(run), lambda driver, deadline: driver.machines.ensure(wanted, deadline), seconds=BUILD_S)
     run.say("The machine is defined, with the same id, MAC addresses and disks.")
@@ -275,7 +277,7 @@ def _boot(run: Run) -> None:
     if not run.memory["ran"]:
         run.say("It was off and stays off.")
         return
-    server, _migration = _parts(run)
+    server, _migration = parts(run)
     uid = server.uid
     machine = call(
         run, _new(run), lambda driver, deadline: driver.machines.power(uid, PowerAction.ON, deadline), seconds=POWER_S
@@ -289,7 +291,7 @@ def _boot(run: Run) -> None:
 
 
 def _verify(run: Run) -> Change:
-    server, _migration = _parts(run)
+    server, _migration = parts(run)
     expected: str | None = run.arguments["expect"]
     seen = None
     if run.memory["ran"]:
@@ -341,7 +343,7 @@ def _last_line(text: str | None) -> str | None:
 
 
 def _switch(run: Run) -> Change:
-    server, _migration = _parts(run)
+    server, _migration = parts(run)
     uid = server.uid
     machine = call(run, _new(run), lambda driver, deadline: driver.machines.inspect(uid, deadline))
     if machine is None:
@@ -374,157 +376,4 @@ saga(
     Step("verify", _verify, kept="it only looks"),
     Step("switch", _switch, kept="it is the last step: what is recorded by it stays"),
     failed=_failed,
-)
-
-
-# ------------------------------------------------------------------------------------------------ confirm
-
-
-def drop_kept(run: Run, server: Server, migration: Migration) -> None:
-    """Take what the other host keeps of a server away from there; a machine that was adopted is handed back. Twice
-    equals once.
-    """
-    _drop_machine(run, server, migration)
-    _drop_disks(run, server, migration)
-    _drop_ports(run, server, migration)
-
-
-def _drop_machine(run: Run, server: Server, migration: Migration) -> None:
-    if migration.host_id is None:
-        return
-    uid = server.uid
-    if server.in_place:
-        call(run, migration.host_id, lambda driver, deadline: disown(driver, uid, deadline))
-    else:
-        call(run, migration.host_id, lambda driver, deadline: driver.machines.remove(uid, deadline))
-
-
-def _drop_disks(run: Run, server: Server, migration: Migration) -> None:
-    if migration.host_id is None or server.in_place:
-        return
-    with run.read() as session:
-        disks = migrations.disk_uids(session, server)
-    for uid, _ in disks:
-        call(run, migration.host_id, lambda driver, deadline, uid=uid: driver.volumes.remove(uid, deadline))
-
-
-def _drop_ports(run: Run, server: Server, migration: Migration) -> None:
-    if migration.host_id is None:
-        return
-    with run.read() as session:
-        mine = ports.of_server(session, server.id)
-        networks = {port.id: session.get_one(Network, port.network_id).uid for port in mine}
-    for port in mine:
-        if port.host_id != migration.host_id:
-            network_uid = networks[port.id]
-            call(
-                run, migration.host_id,
-                lambda driver, deadline, n=network_uid, p=port.uid: driver.networks.remove_port(n, p, deadline),
-            )  # fmt: skip
-    for network_id in dict.fromkeys(port.network_id for port in mine):
-        network_work.leave_host(run, network_id, migration.host_id)
-
-
-def _forward(work: Any, said: str) -> Any:
-    def do(run: Run) -> None:
-        try:
-            server, migration = _parts(run)
-        except errors.NotFound:
-            return  # the server was deleted, with all that was kept of it
-        work(run, server, migration)
-        run.say(said)
-
-    return do
-
-
-def _confirmed(_run: Run) -> Change:
-    def change(session: Session, job: Job) -> None:
-        server = session.get(Server, job.arguments["server_id"])
-        migration = session.get(Migration, job.arguments["migration_id"])
-        if server is not None and migration is not None and migration.status is MigrationStatus.CONFIRMING:
-            migrations.end(session, server, migration, MigrationStatus.CONFIRMED)
-
-    return change
-
-
-_ON = "what was decided goes on until it is done"
-
-saga(
-    "migration.confirm",
-    Step("machine", _forward(_drop_machine, "The old machine is gone from its host, or handed back."), kept=_ON),
-    Step("disks", _forward(_drop_disks, "Nothing of its disks is left on the old host."), kept=_ON),
-    Step("network", _forward(_drop_ports, "Nothing of its ports is left on the old host."), kept=_ON),
-    Step("release", _confirmed, kept=_ON),
-    forward=True,
-)
-
-
-# ------------------------------------------------------------------------------------------------ revert
-
-
-def _remove_new(run: Run, server: Server, migration: Migration) -> None:
-    """The new machine goes first: the two must never run beside each other."""
-    if server.host_id is None or migration.status is not MigrationStatus.REVERTING:
-        return
-    uid, host_id = server.uid, server.host_id
-    call(run, host_id, lambda driver, deadline: driver.machines.remove(uid, deadline))
-    with run.read() as session:
-        disks = migrations.disk_uids(session, server)
-    for disk, _ in disks:
-        call(run, host_id, lambda driver, deadline, disk=disk: driver.volumes.remove(disk, deadline))
-
-
-def _ports_back(run: Run, server: Server, migration: Migration) -> None:
-    if server.host_id is None or migration.host_id is None or migration.status is not MigrationStatus.REVERTING:
-        return
-    with run.read() as session:
-        mine = ports.of_server(session, server.id)
-    for port in mine:
-        if port.host_id == server.host_id:
-            port_work.remove_from_host(run, port.id, server.host_id)
-        if not server.in_place:
-            port_work.ensure_on_host(run, port.id, migration.host_id)
-
-
-def _back(_run: Run) -> Change:
-    def change(session: Session, job: Job) -> None:
-        server = session.get(Server, job.arguments["server_id"])
-        migration = session.get(Migration, job.arguments["migration_id"])
-        if server is not None and migration is not None and migration.status is MigrationStatus.REVERTING:
-            migrations.moved_back(session, server, migration)
-
-    return change
-
-
-def _old_on(run: Run) -> Change | None:
-    with run.read() as session:
-        server = session.get(Server, run.arguments["server_id"])
-        migration = session.get(Migration, run.arguments["migration_id"])
-    if server is None or migration is None or server.host_id is None:
-        return None
-    uid, was_running = server.uid, migration.was_running
-
-    def work(driver: Driver, deadline: Deadline) -> Any:
-        if was_running:
-            return driver.machines.power(uid, PowerAction.ON, deadline)
-        return driver.machines.inspect(uid, deadline)
-
-    machine = call(run, server.host_id, work, seconds=POWER_S)
-    run.say("The old machine runs again." if was_running else "The old machine is off, as it was.")
-
-    def change(session: Session, job: Job) -> None:
-        found = session.get(Server, job.arguments["server_id"])
-        if found is not None:
-            servers.observe(session, found, observed(machine))
-
-    return change
-
-
-saga(
-    "migration.revert",
-    Step("machine", _forward(_remove_new, "The new machine and its disks are gone."), kept=_ON),
-    Step("network", _forward(_ports_back, "The ports are on the old host again."), kept=_ON),
-    Step("switch", _back, kept=_ON),
-    Step("power", _old_on, kept=_ON),
-    forward=True,
 )

@@ -28,9 +28,9 @@ from gateway.kernel.errors import Refusal
 from gateway.network import port as ports
 from gateway.volume import volume as volumes
 from gateway.volume.volume import Volume, VolumeStatus
-from workers.compute import migrate
 from workers.compute.adopt import disown
 from workers.compute.machine import observed, spec
+from workers.compute.migration import drop_kept
 from workers.image.image import ensure_on_host as ensure_image
 from workers.network import network as network_work
 from workers.network import port as port_work
@@ -363,7 +363,7 @@ def _delete_machine(run: Run) -> Change:
         kept = migrations.of_server(session, run.arguments["server_id"])
     if server is not None:
         for each in kept:
-            migrate.drop_kept(run, server, each)
+            drop_kept(run, server, each)
     if server is not None and server.host_id is not None:
         uid = server.uid
         if server.in_place and server.migration_id is None:

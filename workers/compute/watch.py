@@ -15,6 +15,7 @@ import structlog
 from sqlmodel import Session, col, select
 
 from drivers.api import Deadline, Driver, DriverError, Machine, MachineChanged, Watch, Watching
+from gateway.compute import migration as migrations
 from gateway.compute import server as servers
 from gateway.compute.host import Host, HostStatus
 from gateway.compute.server import Server
@@ -72,6 +73,7 @@ def _unknown(session: Session, host_id: int) -> None:
 def _compare(db: Database, where: Address, machines: dict[UUID, Machine]) -> None:
     with db.read() as session:
         rows = session.exec(select(Server).where(Server.host_id == where.host_id)).all()
+        kept = migrations.kept_machines(session, where.host_id)
         changed = [
             row.uid
             for row in rows
@@ -81,7 +83,7 @@ def _compare(db: Database, where: Address, machines: dict[UUID, Machine]) -> Non
         ]
     for uid in changed:
         db.run(partial(record, uid=uid, host_id=where.host_id, machine=machines.get(uid)))
-    strangers = machines.keys() - {row.uid for row in rows}
+    strangers = machines.keys() - {row.uid for row in rows} - kept
     if strangers:
         log.warning("machines that no server knows", host=where.name, machines=sorted(map(str, strangers))[:20])
 

@@ -18,6 +18,7 @@ import structlog
 from sqlmodel import Session, col, select
 
 from drivers.api import DriverError, HostAtFault, Transient
+from gateway.compute import migration as migrations
 from gateway.compute.host import Host, HostStatus
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Job, Order
@@ -236,21 +237,24 @@ def _compare(context: Context, host_id: int, where: Address, repairs: dict[int, 
     has = {each.id: each.subnet_ids for each in there}
     with context.db.read() as session:
         before = clock.now(session) - GRACE
-        _compare_networks(session, host_id, has, repairs)
+        kept = migrations.kept_ports(session, host_id)
+        _compare_networks(session, host_id, has, repairs, {port.network_id for port in kept})
         mine = port_work.placed(session, host_id)
         uids = set(there_ports)
         for port in mine:
             if port.updated_at < before and (port.stale or port.uid not in uids):
                 repairs[port.network_id].ports.append(port.id)
-        others = uids - {port.uid for port in mine}
+        others = uids - {port.uid for port in (*mine, *kept)}
         for port in session.exec(select(Port).where(col(Port.uid).in_(others))) if others else ():
             if port.updated_at < before:
                 repairs[port.network_id].stray_ports.append([port.id, host_id])
 
 
-def _compare_networks(session: Session, host_id: int, has: dict[Any, Any], repairs: dict[int, Repair]) -> None:
+def _compare_networks(
+    session: Session, host_id: int, has: dict[Any, Any], repairs: dict[int, Repair], kept: set[int]
+) -> None:
     before = clock.now(session) - GRACE
-    needed = {port.network_id for port in port_work.placed(session, host_id)}
+    needed = {port.network_id for port in port_work.placed(session, host_id)} | kept
     places = {each.network_id: each for each in session.exec(select(NetworkHost).where(NetworkHost.host_id == host_id))}
     rows = select(Network).where(col(Network.uid).in_(set(has)) | col(Network.id).in_(set(places)))
     for network in session.exec(rows):
