@@ -224,7 +224,7 @@ class PostgresWords:
         pieces: list[Sql] = []
         for number, (name, value) in enumerate(pairs):
             pieces += [literal(("," if number else "{") + json.dumps(name) + ":"), value]
-        return _Pieces([*pieces, literal("}")])
+        return _Pieces([*pieces, literal("}")] if pieces else [literal("{}")])
 
     def array(self, item: Sql, only: Sql | None = None) -> Sql:
         """The array of an aggregate's rows, of those where ``only`` holds."""

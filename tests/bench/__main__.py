@@ -36,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure speed.")
     parser.add_argument("--quick", action="store_true", help="some 40 seconds: SQLite only, small sizes")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="only these parts")
+    parser.add_argument("--peers", action="store_true", help="reads: PostGraphile 5 too, from npm on first use")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the figures go")
     parser.add_argument("--minutes", type=float, default=5.0, help="no further part is begun after so long")
     asked = parser.parse_args()
@@ -50,7 +51,7 @@ def main() -> int:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         postgres, rabbit = (None, None) if asked.quick else _servers(stack, told)
         parts: dict[str, Callable[[], None]] = {
-            "reads": lambda: reads.measure(report, folder, postgres, quick=asked.quick),
+            "reads": lambda: reads.measure(report, folder, postgres, quick=asked.quick, peers=asked.peers),
             "jobs": lambda: jobs.measure(report, folder, postgres, rabbit, quick=asked.quick),
             "growth": lambda: growth.measure(report, folder, postgres, quick=asked.quick),
             "boot": lambda: boot.measure(report, folder, quick=asked.quick),

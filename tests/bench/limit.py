@@ -2,7 +2,8 @@
 
 A bare ASGI app sends one hand-written statement with JSON aggregation over the gateway's own tables and passes the
 database's bytes through. No authentication, no GraphQL, no rules. ``POST /page`` with a tenant's key and a page size,
-``POST /one`` with a server's uid. Run by uvicorn: ``python -m tests.bench.limit URL PORT``.
+``POST /many`` with the same for three fields of each, ``POST /one`` with a server's uid. Run by uvicorn:
+``python -m tests.bench.limit URL PORT``.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ SERVER = """{object}('id', s.uid, 'name', s.name, 'status', s.status, 'createdAt
  'volumes', (SELECT {array}({object}('id', v.uid, 'name', v.name, 'sizeGib', v.size_gib, 'device', v.device))
    FROM volume v WHERE v.server_id = s.id))"""
 PAGE = "SELECT {array}({server}) FROM (SELECT * FROM server WHERE tenant_id = {mark} ORDER BY uid LIMIT {mark}) s"
+MANY = """SELECT {array}({object}('id', s.uid, 'name', s.name, 'status', s.status))
+ FROM (SELECT * FROM server WHERE tenant_id = {mark} ORDER BY uid LIMIT {mark}) s"""
 ONE = "SELECT {server} FROM server s WHERE s.uid = {mark}"
 
 
@@ -64,7 +67,7 @@ class App:
     def __init__(self, url: str) -> None:
         found = sa.make_url(url)
         self.sqlite = found.get_backend_name() == "sqlite"
-        self._page, self._one = (statement(shape, sqlite=self.sqlite) for shape in (PAGE, ONE))
+        self._page, self._many, self._one = (statement(shape, sqlite=self.sqlite) for shape in (PAGE, MANY, ONE))
         self._url = found
 
     @asynccontextmanager
@@ -104,9 +107,9 @@ class App:
         await send({"type": "http.response.body", "body": found})
 
     async def _answer(self, path: str, given: str) -> bytes:
-        if path == "/page":
+        if path in ("/page", "/many"):
             tenant, size = given.split()
-            return await self._ask(self._page, (int(tenant), int(size)))
+            return await self._ask(self._page if path == "/page" else self._many, (int(tenant), int(size)))
         if path == "/one":
             return await self._ask(self._one, (UUID(given).hex if self.sqlite else UUID(given),))
         return b"{}"

@@ -125,12 +125,20 @@ class Laying:
         if column.nullable and self._random.random() < 0.3:
             return sa.null() if isinstance(column.type, sa.JSON) and self._random.random() < 0.5 else None
         for there in column.foreign_keys:
-            target = next(each for each in self.rows if each.__table__ is there.column.table)  # type: ignore[attr-defined]  # every table model has one
-            return self._random.choice(self.rows[target])["id"]
+            return self._random.choice(self._of(there.column.table))["id"]
         if isinstance(column.type, sa.JSON):
             return self._texts() if typing.get_origin(kind) is list else {self._random.choice(TEXTS[:20]): "é"}
         inner = [each for each in (kind, *typing.get_args(kind)) if isinstance(each, type)]
         return self._plain(inner[0] if inner else str, column.type)
+
+    def _of(self, table: sa.Table) -> list[dict[str, Any]]:
+        """The rows of a table, some of any kind when it has none yet."""
+        for mapper in SQLModel._sa_registry.mappers:
+            if mapper.local_table is table:
+                if mapper.class_ not in self.rows:
+                    self.add(mapper.class_, 3)
+                return self.rows[mapper.class_]
+        raise LookupError(table.name)
 
     def _plain(self, kind: type, stored: Any) -> Any:
         if issubclass(kind, StrEnum):

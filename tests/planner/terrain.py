@@ -40,6 +40,8 @@ def terrain_of(ways: TwoWays) -> Terrain:
             for way in ("ASC", "DESC")
             for end in ("first", "last")
         ]
-        found = ways.same("admin", f"{{ {' '.join(asked)} }}").data
+        answer = ways.same("admin", f"{{ {' '.join(asked)} }}")
+        found = answer.data
+        assert found, answer.text
         cursors[name] = [edge["cursor"] for each in found.values() for edge in each["edges"]]
     return Terrain(core, known, sorted(words), cursors)

@@ -25,3 +25,20 @@ def test_a_field_that_fails_takes_nothing_from_others(ways: TwoWays) -> None:
     assert answer.codes == ["INVALID"]
     assert answer.data["bad"] is None
     assert answer.data["good"]["tenant"]["id"].startswith("tenant_")
+
+
+@pytest.mark.parametrize(
+    "document", ["{ servers @skip(if: true) { totalCount } }", "{ ... @include(if: false) { cloud { version } } }"]
+)
+def test_nothing_is_asked(ways: TwoWays, document: str) -> None:
+    """PostgreSQL has rows without columns; SQLite refuses them."""
+    assert ways.same("reader", document).data == {}
+
+
+@pytest.mark.parametrize(
+    "inner", ["id @skip(if: true)", "tenant { id @skip(if: true) }", "ports { id @skip(if: true) }"]
+)
+def test_nothing_is_asked_of_an_object(ways: TwoWays, inner: str) -> None:
+    """It is an empty object, not nothing."""
+    ways.planned("reader", f"query($id: ID!) {{ server(id: $id) {{ {inner} }} }}", {"id": _server(ways)})
+    ways.planned("reader", f"{{ servers {{ nodes {{ {inner} }} pageInfo {{ hasNextPage @skip(if: true) }} }} }}")

@@ -75,7 +75,7 @@ class Answer:
         """The body as one would compare it."""
         body = _strictly(self.text)
         if not isinstance(body, list):
-            return {"text": body}
+            return {"what": body}
         found: dict[str, Any] = {str(key): value for key, value in body}
         found["errors"] = {_without_places(each) for each in json.loads(self.text).get("errors", ())}
         return {"status": self.status, "members": sorted(found), **found}
@@ -99,7 +99,10 @@ def _without_places(error: Mapping[str, Any]) -> str:
 
 def _strictly(text: str) -> Any:
     """JSON with objects as lists of pairs, in order, and numbers that keep their kind."""
-    return json.loads(text, object_pairs_hook=list, parse_float=lambda each: ("float", float(each)))
+    try:
+        return json.loads(text, object_pairs_hook=list, parse_float=lambda each: ("float", float(each)))
+    except ValueError:
+        return f"no JSON: {text}"
 
 
 @dataclass(slots=True)
