@@ -118,7 +118,8 @@ def test_a_guest_without_dhcp_is_told_its_address(mixed: Mixed) -> None:
     assert told["guestinfo.metadata.encoding"] == "gzip+base64"
     metadata = json.loads(unpacked(told["guestinfo.metadata"]))
     assert metadata["instance-id"] == server
-    network = json.loads(unpacked(metadata["network"]["config"]))
+    assert metadata["network.encoding"] == "gzip+base64"
+    network = json.loads(unpacked(metadata["network"]))
     (nic,) = network["ethernets"].values()
     assert "dhcp4" not in nic
     assert [each.partition("/")[2] for each in nic["addresses"]] == ["24"]

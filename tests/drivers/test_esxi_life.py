@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from pycdlib import PyCdlib
 
 from drivers import api
 from drivers.api import Deadline, Driver, HostAtFault, Power, PowerAction, Refused, Snapshots
-from drivers.esxi import DRIVER, seed
-from drivers.esxi.segments import choose_vlan, group_name
+from drivers.esxi import DRIVER
 from drivers.esxi.options import Options, SeedWay, read
+from drivers.esxi.segments import choose_vlan, group_name
 from tests.drivers.esxi_host import (
     MIB,
     SECONDS,
@@ -107,51 +101,6 @@ def test_a_guest_with_tools_is_asked_and_one_without_is_reset(sim: EsxSim, drive
         assert driver.machines.power(machine, PowerAction.SHUTDOWN, Deadline(SECONDS)).power is Power.OFF
     finally:
         sim.tools(on=False)
-
-
-def test_first_boot_data_is_in_guestinfo_until_the_guest_has_read_it(
-    sim: EsxSim, driver: Driver, machine: UUID
-) -> None:
-    def told() -> dict[str, Any]:
-        return {each.key: each.value for each in machine_of(content_of(sim), machine).config.extraConfig}
-
-    assert unpacked(told()["guestinfo.userdata"]) == SEED.files["user-data"]
-    driver.machines.power(machine, PowerAction.ON, Deadline(SECONDS))
-    assert unpacked(told()["guestinfo.userdata"]) == SEED.files["user-data"]
-    driver.machines.power(machine, PowerAction.OFF, Deadline(SECONDS))
-    assert told()["guestinfo.userdata"] == told()["guestinfo.userdata.encoding"] == ""
-
-
-def test_metadata_in_yaml_keeps_what_it_says_and_gains_the_network() -> None:
-    text = b"instance-id: i\nlocal-hostname: h\n"
-    told = seed.guestinfo(api.Seed({"meta-data": text, "network-config": b"version: 2\n"}))
-    lines = unpacked(told["guestinfo.metadata"]).decode().splitlines()
-    assert lines[:3] == ["instance-id: i", "local-hostname: h", "network:"]
-    assert unpacked(lines[3].partition(": ")[2]) == b"version: 2\n"
-    keys = json.loads(unpacked(seed.guestinfo(api.Seed({"meta-data": b'{"public-keys": ["a", "b"]}'}))[
-        "guestinfo.metadata"
-    ]))  # fmt: skip
-    assert keys["public-keys-data"] == "a\nb"
-    with pytest.raises(Refused):
-        seed.guestinfo(api.Seed({"user-data": bytes(MIB + 1)}))
-
-
-def test_first_boot_data_on_an_iso(sim: EsxSim) -> None:
-    opened = connect(sim, seed="iso")
-    for machine in made(opened, SEED):
-        (path,) = sim.daemon.folder.glob(f"*/stratograph/*/machines/{machine}/seed.iso")
-        image = PyCdlib()
-        image.open_fp(BytesIO(path.read_bytes()))
-        for name, content in SEED.files.items():
-            out = BytesIO()
-            image.get_file_from_iso_fp(out, joliet_path=f"/{name}")
-            assert out.getvalue() == content
-        config = machine_of(content_of(sim), machine).config
-        assert not [each.key for each in config.extraConfig if each.key.startswith("guestinfo")]
-        backings = [getattr(each.backing, "fileName", "") for each in config.hardware.device]
-        assert [each for each in backings if each.endswith(f"/{machine}/seed.iso")]
-    assert not path.exists()
-    opened.close()
 
 
 def test_a_long_list_costs_few_calls(program: Path) -> None:
@@ -246,7 +195,3 @@ def test_a_machines_life_through_vcenter(program: Path, tmp_path: Path) -> None:
         nothing_of_ours(first)
         first.close()
         second.close()
-
-
-def unpacked(text: str) -> bytes:
-    return gzip.decompress(base64.b64decode(text))
