@@ -39,7 +39,7 @@ DRIVER = DriverType(
             Capability.SUSPEND,
         }
     ),
-    verbs=frozenset({Capability.VOLUME_SNAPSHOT, Capability.STATE_EVENTS, Capability.DISK_TRANSPORT}),
+    verbs=frozenset({Capability.VOLUME_SNAPSHOT, Capability.STATE_EVENTS, Capability.ADOPTION, Capability.DISK_TRANSPORT}),
     image_formats=(DiskFormat.VMDK,),
     missing=_missing,
 )

@@ -9,12 +9,16 @@ from uuid import UUID
 from pyVmomi import vim
 
 from drivers.api import (
+    AdoptionSpec,
     Deadline,
     DiskFile,
     DiskSource,
+    ForeignMachine,
+    ForeignPage,
     HostAtFault,
     HostConfig,
     HostFacts,
+    Machine,
     MachineChanged,
     Progress,
     Refused,
@@ -24,6 +28,7 @@ from drivers.api import (
     untold,
 )
 from drivers.esxi import options, reading
+from drivers.esxi.adoption import EsxiAdoption
 from drivers.esxi.machines import EsxiMachines
 from drivers.esxi.networks import EsxiNetworks
 from drivers.esxi.session import Session
@@ -62,6 +67,7 @@ class EsxiConnection:
         self.volumes = EsxiVolumes(site)
         self.networks = EsxiNetworks(site)
         self.machines = EsxiMachines(site, self.networks)
+        self._adoption = EsxiAdoption(site)
 
     def facts(self, deadline: Deadline) -> HostFacts:
         """See :meth:`drivers.api.Driver.facts`."""
@@ -98,6 +104,22 @@ class EsxiConnection:
     def import_disk(self, volume_id: UUID, file: DiskFile, deadline: Deadline, progress: Progress = untold) -> Volume:
         """See :meth:`drivers.api.DiskTransport.import_disk`."""
         return self.volumes.import_disk(volume_id, file, progress, deadline)
+
+    def list_foreign(self, after: str | None, limit: int, deadline: Deadline) -> ForeignPage:
+        """See :meth:`drivers.api.Adoption.list_foreign`."""
+        return self._adoption.list_foreign(after, limit, deadline)
+
+    def inspect_foreign(self, ref: str, deadline: Deadline) -> ForeignMachine | None:
+        """See :meth:`drivers.api.Adoption.inspect_foreign`."""
+        return self._adoption.inspect_foreign(ref, deadline)
+
+    def adopt(self, spec: AdoptionSpec, deadline: Deadline) -> Machine:
+        """See :meth:`drivers.api.Adoption.adopt`."""
+        return self._adoption.adopt(spec, deadline)
+
+    def disown(self, machine_id: UUID, deadline: Deadline) -> None:
+        """See :meth:`drivers.api.Adoption.disown`."""
+        self._adoption.disown(machine_id, deadline)
 
     def watch(self, on_change: Callable[[MachineChanged], None], deadline: Deadline) -> Watch:
         """See :meth:`drivers.api.Watching.watch`."""

@@ -38,7 +38,8 @@ def of(site: Site, volume_id: UUID, deadline: Deadline, *, carried: bool = False
     found = site.every_machine(NAMES, deadline)
     carrying: list[tuple[Any, int]] = []
     for machine, properties in found:
-        for device, held in reading.volume_devices(properties.get("config.hardware.device") or ()):
+        marks = reading.marks_of(properties)
+        for device, held in reading.volume_devices(properties.get("config.hardware.device") or (), marks):
             if held != volume_id:
                 continue
             until_s = carriers.until(properties)

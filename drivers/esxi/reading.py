@@ -22,6 +22,8 @@ GIB = 1024**3
 MARK = "stratograph.id"
 NAME_MARK = "stratograph.name"
 DISK_MARK = "stratograph.disk."
+ADOPTED_MARK = "stratograph.adopted."
+PREFIX = "stratograph."
 VOLUME_PATH = re.compile(r"/volumes/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
 POWERS = {"poweredOn": Power.RUNNING, "poweredOff": Power.OFF, "suspended": Power.SUSPENDED}
 MACHINE = (
@@ -118,12 +120,17 @@ def our_machine(found: Properties) -> Machine | None:
     )
 
 
-def volume_devices(devices: Any) -> Iterator[tuple[Any, UUID]]:
+def volume_devices(devices: Any, marks: Mapping[str, Any] | None = None) -> Iterator[tuple[Any, UUID]]:
     """The disks that are volumes of ours, known by the folder of the newest file of their chain that is a volume's:
-    above it are snapshots, below it is the image that it stands on.
+    above it are snapshots, below it is the image that it stands on. With the machine's ``marks`` also those that were
+    adopted with it where they lie, known by their device keys.
     """
+    adopted = {str(key): name for name, key in (marks or {}).items() if key and name.startswith(ADOPTED_MARK)}
     for device in devices:
         if not isinstance(device, vim.vm.device.VirtualDisk):
+            continue
+        if str(device.key) in adopted:
+            yield device, UUID(adopted[str(device.key)].removeprefix(ADOPTED_MARK))
             continue
         backing = getattr(device, "backing", None)
         while backing is not None:
@@ -136,7 +143,7 @@ def volume_devices(devices: Any) -> Iterator[tuple[Any, UUID]]:
 
 def _volumes(devices: Any, marks: Mapping[str, Any]) -> Iterator[tuple[UUID, str]]:
     """Volumes with the name they were attached by, else the one a guest's kernel gives a disk of that unit number."""
-    for device, volume_id in volume_devices(devices):
+    for device, volume_id in volume_devices(devices, marks):
         unit = int(device.unitNumber or 0)
         yield volume_id, str(marks.get(f"{DISK_MARK}{volume_id}") or f"sd{chr(ord('a') + unit % 26)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import pytest
@@ -20,6 +21,7 @@ from tests.drivers.esxi_host import (
     program_in,
     simulated,
 )
+from tests.migration.theirs import machine
 from tests.servers.esxsim import EsxSim
 
 
@@ -39,6 +41,7 @@ class TestEsxi(DriverContract):
                 seconds=SECONDS,
                 boot_seconds=60.0,
                 stop_behind_our_back=lambda machine_id: stop(sim, machine_id),
+                foreign=lambda: foreign(sim),
             )
             driver.close()
 
@@ -61,8 +64,16 @@ class TestVCenter(DriverContract):
                 seconds=SECONDS,
                 boot_seconds=60.0,
                 stop_behind_our_back=lambda machine_id: stop(sim, machine_id),
+                foreign=lambda: foreign(sim, "DC0_C0_H0"),
             )
             driver.close()
+
+
+@contextmanager
+def foreign(sim: EsxSim, host: str | None = None) -> Iterator[str]:
+    """A machine of another client's."""
+    with machine(sim, on=host) as theirs:
+        yield theirs.ref
 
 
 def stop(sim: EsxSim, machine_id: UUID) -> None:
