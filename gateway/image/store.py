@@ -58,6 +58,7 @@ __all__ = [
 ]
 
 UPLOAD_SUFFIX: Final = "upload"
+CHECKSUM_SUFFIX: Final = ".sha256"
 _FORMATS: Final = {one.suffix: one for one in ImageFormat}
 
 
@@ -131,6 +132,11 @@ class ImageStore:
     def path(self, uid: UUID, image_format: ImageFormat) -> Path:
         """Where the image's file of this format is, or would be."""
         return self.root / f"{uid}.{image_format.suffix}"
+
+    @staticmethod
+    def checksum_path(path: Path) -> Path:
+        """Where the SHA-256 of a file that was made here is noted. It goes with the file."""
+        return path.with_name(f"{path.name}{CHECKSUM_SUFFIX}")
 
     def received(self, uid: UUID) -> int | None:
         """How many bytes of the upload are here, None if none was begun."""
@@ -235,6 +241,8 @@ class ImageStore:
         else:
             paths = [self.upload_path(uid), *(self.path(uid, one) for one in ImageFormat)]
         removed = sum(_unlink(path) for path in paths)
+        for path in paths:
+            _unlink(self.checksum_path(path))
         if removed:
             sync(self.root)
         return removed
@@ -257,7 +265,9 @@ class ImageStore:
         found = []
         for path in self._files():
             uid, suffix = _parse(path)
-            wanted = uid in known and (suffix == UPLOAD_SUFFIX or suffix in _FORMATS)
+            told = path.with_name(path.name.removesuffix(CHECKSUM_SUFFIX))  # itself, when it is no checksum
+            plain = suffix.removesuffix(CHECKSUM_SUFFIX)
+            wanted = uid in known and (suffix == UPLOAD_SUFFIX or (plain in _FORMATS and told.exists()))
             with contextlib.suppress(FileNotFoundError):
                 if not wanted and path.stat().st_mtime < untouched_since:
                     found.append(path)

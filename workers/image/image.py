@@ -7,20 +7,16 @@ something of an image is known when the image goes.
 
 from __future__ import annotations
 
-import os
-
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from drivers.api import Deadline, DiskFormat, Driver, DriverType, ImageSpec, Refused, Transient
-from gateway.image import conversion, reception
-from gateway.image.conversion import ConversionFailed, ConversionLimits
-from gateway.image.formats import ImageFormat
+from drivers.api import Deadline, Driver, Transient
+from gateway.image import reception
 from gateway.image.image import Image, ImageCopy, ImageStatus
 from gateway.image.store import ImageStore
-from gateway.image.upload import file_sha256
 from gateway.kernel import errors
 from gateway.kernel.settings import Settings
+from workers.image import variant
 from workers.reach import address
 from workers.saga import Run
 
@@ -59,7 +55,7 @@ def ensure_on_host(run: Run, image_id: int, host_id: int) -> None:
 
     run.db.run(note)
     try:
-        wanted = _variant(run.settings, image, run.hosts.type_of(where))
+        wanted = variant.of(run.settings, image, run.hosts.type_of(where))
     except FileNotFoundError:
         raise errors.InvalidState("The image is gone.", current="gone", allowed=["ACTIVE"]) from None
 
@@ -87,42 +83,3 @@ def _active(session: Session, image_id: int) -> Image:
 
 def _copy(session: Session, image_id: int, host_id: int) -> ImageCopy | None:
     return session.exec(select(ImageCopy).where(ImageCopy.image_id == image_id, ImageCopy.host_id == host_id)).first()
-
-
-def _variant(settings: Settings, image: Image, kind: DriverType) -> ImageSpec:
-    """The image's file in a format the driver takes; converted when there is none yet."""
-    kept = store(settings)
-    own = image.format
-    if own is None:
-        raise AssertionError("an ACTIVE image has a format")
-    takes = [ImageFormat(each.value) for each in kind.image_formats]
-    if own in takes:
-        path = kept.path(image.uid, own)
-        return ImageSpec(
-            id=image.uid,
-            path=path,
-            format=DiskFormat(own.value),
-            size_bytes=path.stat().st_size,
-            virtual_size_bytes=image.virtual_size_bytes or 0,
-            sha256=image.sha256 or "",
-        )
-    target = takes[0]
-    path = kept.path(image.uid, target)
-    if path.exists():
-        os.utime(path)  # it is wanted: it shall not be collected now
-        with path.open("rb") as file:
-            digest = file_sha256(file.fileno())
-    else:
-        limits = ConversionLimits(max_target_bytes=settings.max_virtual_gib << 30)
-        try:
-            digest = conversion.convert(kept.path(image.uid, own), own, path, target, limits=limits).sha256
-        except ConversionFailed as error:
-            raise Refused(f"the image cannot be converted to {target.value}: {error.message}") from error
-    return ImageSpec(
-        id=image.uid,
-        path=path,
-        format=DiskFormat(target.value),
-        size_bytes=path.stat().st_size,
-        virtual_size_bytes=image.virtual_size_bytes or 0,
-        sha256=digest,
-    )
