@@ -394,6 +394,14 @@ def find(subject: Subject, wanted: Filter) -> SelectOfScalar[Job]:
     return found
 
 
+def live(columns: Any) -> sa.ColumnElement[bool]:
+    """The predicate "has not ended", in the words of the index that finds a resource's live jobs."""
+    found: sa.ColumnElement[bool] = sa.type_coerce(columns.status, sa.Text).in_(
+        [sa.literal_column(f"'{each.value}'") for each in LIVE]
+    )
+    return found
+
+
 def active(session: Session, resource: str) -> Job | None:
     """The job at work on, or next in the queue of, a resource."""
     return session.exec(

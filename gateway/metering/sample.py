@@ -122,7 +122,7 @@ def newest(session: Session, server_uids: Sequence[UUID]) -> dict[UUID, Sample]:
     statement = select(Sample).join(
         latest, sa.and_(col(Sample.server_uid) == latest.c.server_uid, col(Sample.at) == latest.c.at)
     )
-    return {each.server_uid: each for each in session.exec(statement)}
+    return {each.server_uid: each for each in session.exec(statement.order_by(col(Sample.id)))}
 
 
 def history(session: Session, server_uid: UUID, start: datetime, end: datetime) -> list[SampleHour]:

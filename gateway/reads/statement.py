@@ -30,6 +30,7 @@ from gateway.reads.tree import (
     Kind,
     Node,
     Object,
+    One,
     Page,
     Part,
     PartOf,
@@ -118,8 +119,8 @@ class _Builder:
 
     def root(self, root: Root) -> Sql:
         """A root field's value."""
-        if isinstance(root, Page):
-            return self._words.finished(self._page(root, None))
+        if not isinstance(root, One):
+            return self._words.finished(self._value(root, None))
         at = self._alias(root.table)
         uid = sa.literal(root.uid, at.c.uid.type)
         found = sa.select(self._words.finished(self._object(root.item, at)))
@@ -139,7 +140,7 @@ class _Builder:
             raise Unspelt("too many fields in one object")
         return self._words.object([(name, self._value(value, at, row)) for name, value in item.fields])
 
-    def _value(self, value: Value, at: Any, row: _Row | None = None) -> Sql:  # noqa: PLR0911 - one kind of value a line
+    def _value(self, value: Value, at: Any, row: _Row | None = None) -> Sql:  # noqa: C901, PLR0911 - one kind of value a line
         match value:
             case Const():
                 return self._words.constant(value.text)
@@ -156,6 +157,8 @@ class _Builder:
                 return self._page(value, at)
             case Node():
                 return self._object(value.item, at)
+            case Object():
+                return self._object(value, at)
             case Cursor():
                 if row is None:
                     raise Unspelt("a cursor outside a page")
@@ -178,7 +181,7 @@ class _Builder:
 
     def _rows(self, rows: Rows, at: Any) -> Sql:
         inner = self._alias(rows.table)
-        order = [inner.c[name] for name in rows.order]
+        order = [_ordered(inner, name) for name in rows.order]
         source: Any = inner
         if rows.link is None:
             condition = inner.c[rows.key] == self._own(rows, at)
@@ -186,7 +189,7 @@ class _Builder:
             link = self._alias(rows.link.table)
             source = link.join(inner, inner.c[rows.key] == link.c[rows.link.far])
             condition = link.c[rows.link.near] == self._own(rows, at)
-            order = [link.c.id]
+            order = [*(_ordered(link, name) for name in rows.link.order), *order]
         where = [condition]
         if rows.scope is not None:
             where.append(self._words.beside(self._adapted(rows.scope(self._subject), inner)))
@@ -194,22 +197,25 @@ class _Builder:
             where.append(rows.where(inner.c))
         if rows.one and rows.key == "id":
             found = sa.select(self._words.finished(self._item(rows.item, inner)))
-            return self._words.nested(found.select_from(source).where(*where).correlate(at))
+            found = found.select_from(source).where(*where)
+            return self._words.nested(found if at is None else found.correlate(at))
         found = sa.select(*self._needed(rows.item, inner)).select_from(source).where(*where).order_by(*order)
         found = found.limit(sa.literal_column("1")) if rows.one else found
         self._count += 1
-        outer = found.correlate(at).subquery(f"t{self._count}")
+        outer = (found if at is None else found.correlate(at)).subquery(f"t{self._count}")
         item = self._item(rows.item, outer)
         value = item if rows.one else self._words.array(item)
         return self._words.nested(sa.select(self._words.finished(value)).select_from(outer))
 
     def _own(self, rows: Rows | Page, at: Any) -> Sql:
+        if isinstance(rows, Rows) and rows.subject is not None:
+            return sa.literal(getattr(self._subject, rows.subject), sa.BigInteger)
         if rows.own_prefix is not None:
             return self._words.typeid_text(rows.own_prefix, at.c.uid)
         return at.c[rows.own if isinstance(rows, Rows) else "id"]
 
-    def _item(self, item: Object | Column, at: Any) -> Sql:
-        return self._object(item, at) if isinstance(item, Object) else self._column(item, at)
+    def _item(self, item: Object | Column | Id, at: Any) -> Sql:
+        return self._object(item, at) if isinstance(item, Object) else self._value(item, at)
 
     def _needed(self, item: Value, at: Any) -> list[Any]:
         return [at.c[name] for name in sorted(_columns(item)) or ["id"]]
@@ -310,6 +316,10 @@ class _Row:
     keys: tuple[Sql, ...]
     only: Any = None
     size: Any = None
+
+
+def _ordered(at: Any, name: str) -> Any:
+    return at.c[name[1:]].desc() if name.startswith("-") else at.c[name]
 
 
 def _kind_of_key(kind: Any) -> Kind:

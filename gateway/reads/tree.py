@@ -79,27 +79,30 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A table between two: ``near`` holds the key of the row we come from, ``far`` that of the rows we want; they come
-    in the order of its own key.
+    """A table between two: ``near`` is the column that holds the key of the row we come from, ``far`` the one that the
+    ``key`` of the rows we want is equal to; they come in its ``order`` first.
     """
 
     table: type[Any]
     near: str
     far: str
+    order: tuple[str, ...] = ("id",)
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The rows of a table whose ``key`` is the ``own`` column of the row we come from, in the order of ``order``.
 
-    ``one`` makes it the first of them or null. ``own_prefix`` says that the key holds our TypeID as text. A ``scope``
-    of None is for rows that belong to ours, such as a port's addresses.
+    ``subject`` names the subject's key that takes the place of the row we come from. ``one`` makes it the first of them
+    or null. ``own_prefix`` says that the key holds our TypeID as text. A ``scope`` of None is for rows that belong to
+    ours, such as a port's addresses.
     """
 
     table: type[Any]
     key: str
-    item: Object | Column
+    item: Object | Column | Id
     own: str = "id"
+    subject: str | None = None
     own_prefix: str | None = None
     scope: Scope | None = None
     link: Link | None = None
@@ -185,4 +188,4 @@ class One:
 
 
 Value = Const | Id | Column | Hole | Object | Rows | Page | Cursor | Node
-Root = One | Page
+Root = One | Page | Object | Const

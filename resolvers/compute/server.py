@@ -18,12 +18,13 @@ from gateway.kernel import errors
 from gateway.kernel.access import Need
 from gateway.metering import sample
 from gateway.network import port
+from gateway.network.address import PortAddress
 from gateway.volume import volume
 from resolvers.jobs.event import changes
 from resolvers.kernel import scalars
 from resolvers.kernel.connections import Listing, children_connection, connection_query
 from resolvers.kernel.context import Context, on_thread
-from resolvers.kernel.graph import Node, children, column, computed, edge, lazy, node, wrap
+from resolvers.kernel.graph import Node, Rows, children, column, computed, edge, lazy, node, spelt, wrap
 from resolvers.kernel.roots import mutation, node_query, subscription
 from resolvers.metering.sample import ServerHour, ServerMetrics
 
@@ -85,6 +86,7 @@ class Server(Node):
     updated_at = column("When it last changed.")
     launched_at = column("When it first ran.")
 
+    @spelt(Rows(PortAddress, "port_id", "address", link=(port.Port, "server_id", "id", ("nic", "id"))))
     @strawberry.field(description="All addresses of its ports, in order of the ports.")
     async def addresses(self, info: Info) -> list[scalars.IPAddress]:
         """The addresses."""
@@ -92,6 +94,7 @@ class Server(Node):
         found = await context.batch("server.addresses", server.addresses_of).load(self.row.id)
         return [scalars.IPAddress(each) for each in found or []]
 
+    @spelt(Rows(job.Job, "resource", by_public=True, where=job.live, one=True))
     @strawberry.field(graphql_type=lazy(job.NOUN) | None, description="The job at work on it, or next in its queue.")
     async def active_job(self, info: Info) -> Any:
         """The job."""
@@ -99,6 +102,7 @@ class Server(Node):
         public = server.NOUN.public(self.row)
         return wrap(await context.batch("active_job", job.active_of).load(public))
 
+    @spelt(Rows(sample.Sample, "server_uid", own="uid", order=("-at", "-id"), one=True))
     @strawberry.field(description="Its newest counters; null until they were first read.")
     async def metrics(self, info: Info) -> ServerMetrics | None:
         """The newest sample."""

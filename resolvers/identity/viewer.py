@@ -96,7 +96,28 @@ class Viewer:
     admin = _field(_admin, bool, "Whether you operate the whole cloud by this token; an API key never does.")
 
 
-@query(Need.PUBLIC, "Who you are; null without a token.", shown_as=Viewer | None)
+def _token_end(subject: Subject) -> graph.OwnRows:
+    if subject.api_key_id is not None:
+        return graph.OwnRows(_API_KEY, "id", "api_key_id", "expires_at")
+    return graph.OwnRows(_SESSION, "id", "session_id", "expires_at")
+
+
+def _rows(noun: Noun[Any], key: str, subject: str) -> Any:
+    return lambda _subject: graph.OwnRows(noun, key, subject)
+
+
+_READS = graph.Own({
+    "user": _rows(user.NOUN, "id", "user_id"),
+    "session": _rows(_SESSION, "id", "session_id"),
+    "apiKey": _rows(_API_KEY, "id", "api_key_id"),
+    "memberships": _rows(role.NOUN, "user_id", "user_id"),
+    "apiKeys": _rows(_API_KEY, "user_id", "user_id"),
+    "expiresAt": _token_end,
+    "admin": lambda subject: subject.admin,
+})  # fmt: skip
+
+
+@query(Need.PUBLIC, "Who you are; null without a token.", shown_as=Viewer | None, reads=_READS)
 async def viewer(info: Info) -> Any:
     """The caller, if anybody is known."""
     context: Context = info.context

@@ -10,13 +10,14 @@ import strawberry
 from strawberry.types import Info
 
 from gateway.identity import tenant
+from gateway.identity.tenant import Tenant
 from gateway.image import image, image_change, image_create, link
 from gateway.jobs import job
 from gateway.kernel.access import Need
 from resolvers.jobs.event import changes
 from resolvers.kernel.connections import Listing, children_connection, connection_query
 from resolvers.kernel.context import Context
-from resolvers.kernel.graph import Node, children, column, edge, lazy, node, wrap
+from resolvers.kernel.graph import Node, Rows, children, column, edge, lazy, node, spelt, wrap
 from resolvers.kernel.roots import mutation, node_query, subscription
 from resolvers.kernel.scalars import BigInt
 
@@ -82,6 +83,7 @@ class Image(Node):
         context: Context = info.context
         return await context.read(lambda session: link.download(session, context.subject, self.row))
 
+    @spelt(Rows(job.Job, "resource", by_public=True, where=job.live, one=True))
     @strawberry.field(graphql_type=lazy(job.NOUN) | None, description="The job at work on it, or next in its queue.")
     async def active_job(self, info: Info) -> Any:
         """The job."""
@@ -98,6 +100,7 @@ class ImageMember(Node):
     tenant = edge(tenant.NOUN, "tenant_id", "The tenant; null when you may not see it.")
     created_at = column("Since when.")
 
+    @spelt(Rows(Tenant, "id", public="tenant", own="tenant_id", one=True))
     @strawberry.field(description="The tenant's id, also of one that you may not see.")
     async def tenant_id(self, info: Info) -> strawberry.ID:
         """The TypeID."""

@@ -85,20 +85,43 @@ class Children:
 @dataclass(frozen=True, slots=True)
 class Rows:
     """How a read plan reads rows beside a row: those of ``table`` whose ``key`` is the row's ``own`` column (its TypeID
-    when ``by_public``), in order. ``column`` reads that alone instead of an object; ``link`` is a table between with
-    its two keys; ``one`` the first or null. A ``scope`` of None: who sees the row sees them.
+    when ``by_public``), in order (``-name`` falls). ``column`` reads that alone instead of an object, ``public`` the
+    TypeID of that prefix; ``link`` is a table between with its two keys and its order; ``one`` the first or null. A
+    ``scope`` of None: who sees the row sees them.
     """
 
     table: type[Any]
     key: str
     column: str | None = None
+    public: str | None = None
     own: str = "id"
     by_public: bool = False
     scope: Callable[[Any], Any] | None = None
-    link: tuple[type[Any], str, str] | None = None
+    link: tuple[type[Any], str, str, tuple[str, ...]] | None = None
     where: Callable[[Any], Any] | None = None
     order: tuple[str, ...] = ("id",)
     one: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRows:
+    """How a read plan reads what is the subject's own: the row (``key`` is ``id``) or rows of a noun whose ``key`` is
+    the subject's ``subject``; ``column`` alone of it instead of the object.
+    """
+
+    noun: Noun[Any]
+    key: str
+    subject: str
+    column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """How a read plan reads an object that is no row: by field name, :class:`OwnRows` or a constant. The functions get
+    a subject of the caller's shape, whose keys say only whether they are there.
+    """
+
+    fields: dict[str, Callable[[Any], Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,22 +178,38 @@ def node(noun: Noun[Any]) -> Callable[[type], type]:
 
     def make(cls: type) -> type:
         declared = {name: value for name, value in vars(cls).items() if isinstance(value, _DECLARATIONS)}
-        for name, value in declared.items():
-            setattr(cls, name, _field(noun, name, value))
-        made = strawberry.type(cls, name=noun.table.__name__, description=scalars.flat(cls.__doc__ or ""))
+        made = _made(cls, noun.table, noun.table.__name__, declared)
         TYPES[noun.prefix] = made
-        DECLARED[made] = declared
-        TABLES[made] = noun.table
         return made
 
     return make
 
 
-def _field(noun: Noun[Any], name: str, value: Any) -> Any:
+@typing.dataclass_transform(kw_only_default=True)
+def record(table: type[Any]) -> Callable[[type], type]:
+    """Make a class of declarations with a private ``row`` the GraphQL type of a table that is no noun's."""
+
+    def make(cls: type) -> type:
+        declared = {name: value for name, value in vars(cls).items() if isinstance(value, _DECLARATIONS)}
+        return _made(cls, table, cls.__name__, declared)
+
+    return make
+
+
+def _made(cls: type, table: type[Any], called: str, declared: dict[str, Any]) -> type:
+    for name, value in declared.items():
+        setattr(cls, name, _field(table, name, value))
+    made: type = strawberry.type(cls, name=called, description=scalars.flat(cls.__doc__ or ""))
+    DECLARED[made] = declared
+    TABLES[made] = table
+    return made
+
+
+def _field(table: type[Any], name: str, value: Any) -> Any:
     match value:
         case Column():
             key = value.of or name
-            shown = value.shown_as if value.shown_as is not None else column_type(noun.table, key)
+            shown = value.shown_as if value.shown_as is not None else column_type(table, key)
             return strawberry.field(resolver=_reader(key), graphql_type=shown, description=value.description)
         case Computed():
             shown = output(value.shown_as)

@@ -19,9 +19,16 @@ from resolvers.kernel.graph import TYPES, Node, wrap
 from resolvers.kernel.roots import query
 
 MOST = 100
+ANY = "node"
+"""What a read plan reads for :func:`node`: the object of the id's noun."""
 
 
-@query(Need.SIGNED_IN, "Any object by its id; null when there is none or you may not see it.", shown_as=Node | None)
+@query(
+    Need.SIGNED_IN,
+    "Any object by its id; null when there is none or you may not see it.",
+    shown_as=Node | None,
+    reads=ANY,
+)
 async def node(
     info: Info,
     id: Annotated[strawberry.ID, strawberry.argument(description="Its id.")],  # noqa: A002 - the argument's public name

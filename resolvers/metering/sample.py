@@ -8,6 +8,7 @@ from typing import Any
 import strawberry
 
 from gateway.metering import sample
+from resolvers.kernel.graph import column, record
 from resolvers.kernel.scalars import BigInt
 
 
@@ -18,25 +19,23 @@ def _value(name: str, shown_as: Any, description: str) -> Any:
     return strawberry.field(resolver=resolve, graphql_type=shown_as, description=description)
 
 
-@strawberry.type(
-    description="What a server's counters said. Totals grow from power-on; null: the platform does not say."
-)
+@record(sample.Sample)
 class ServerMetrics:
-    """A sample."""
+    """What a server's counters said. Totals grow from power-on; null: the platform does not say."""
 
     row: strawberry.Private[sample.Sample]
-    at = _value("at", datetime, "When they were read.")
-    cpu_time_ns = _value("cpu_time_ns", BigInt | None, "Processor time used, in nanoseconds.")
-    cpu_percent = _value("cpu_percent", float | None, "Processor use since the reading before; 100 is one processor.")
-    vcpus = _value("vcpus", int, "Virtual processors.")
-    ram_mib = _value("ram_mib", int, "Memory, in MiB.")
-    ram_used_mib = _value("ram_used_mib", int | None, "Memory used, in MiB.")
-    disk_read_bytes = _value("disk_read_bytes", BigInt | None, "Bytes read from all disks.")
-    disk_written_bytes = _value("disk_written_bytes", BigInt | None, "Bytes written to all disks.")
-    disk_reads = _value("disk_reads", BigInt | None, "Read requests.")
-    disk_writes = _value("disk_writes", BigInt | None, "Write requests.")
-    net_received_bytes = _value("net_received_bytes", BigInt | None, "Bytes that came in by all interfaces.")
-    net_sent_bytes = _value("net_sent_bytes", BigInt | None, "Bytes that went out by all interfaces.")
+    at = column("When they were read.")
+    cpu_time_ns = column("Processor time used, in nanoseconds.", shown_as=BigInt | None)
+    cpu_percent = column("Processor use since the reading before; 100 is one processor.")
+    vcpus = column("Virtual processors.")
+    ram_mib = column("Memory, in MiB.")
+    ram_used_mib = column("Memory used, in MiB.")
+    disk_read_bytes = column("Bytes read from all disks.", shown_as=BigInt | None)
+    disk_written_bytes = column("Bytes written to all disks.", shown_as=BigInt | None)
+    disk_reads = column("Read requests.", shown_as=BigInt | None)
+    disk_writes = column("Write requests.", shown_as=BigInt | None)
+    net_received_bytes = column("Bytes that came in by all interfaces.", shown_as=BigInt | None)
+    net_sent_bytes = column("Bytes that went out by all interfaces.", shown_as=BigInt | None)
 
 
 @strawberry.type(description="One hour of a server.")

@@ -11,29 +11,22 @@ from gateway.compute import server
 from gateway.identity import tenant
 from gateway.kernel.access import Need
 from gateway.network import address, membership, network, port, subnet
+from gateway.network import security_group as groups
 from resolvers.kernel import scalars
 from resolvers.kernel.connections import Listing, connection_query
 from resolvers.kernel.context import Context
-from resolvers.kernel.graph import Node, Rows, column, edge, node, spelt, wrap
+from resolvers.kernel.graph import Node, Rows, column, edge, node, record, spelt, wrap
 from resolvers.kernel.roots import mutation, node_query
 
 
-@strawberry.type(name="FixedIp", description="An address that a port holds, and where it is from.")
+@record(address.PortAddress)
 class FixedIp:
-    """One address."""
+    """An address that a port holds, and where it is from."""
 
-    held: strawberry.Private[address.PortAddress]
+    row: strawberry.Private[address.PortAddress]
 
-    @strawberry.field(graphql_type=scalars.IPAddress, description="The address.")
-    def ip_address(self) -> str:
-        """The address."""
-        return self.held.address
-
-    @strawberry.field(description="The subnet it is from.")
-    async def subnet(self, info: Info) -> Annotated["Subnet", strawberry.lazy("resolvers.network.subnet")] | None:  # type: ignore[name-defined]  # noqa: F821, UP037 - found by strawberry
-        """The subnet."""
-        context: Context = info.context
-        return wrap(await context.one(subnet.NOUN, self.held.subnet_id))
+    ip_address = column("The address.", of="address", shown_as=scalars.IPAddress)
+    subnet = edge(subnet.NOUN, "subnet_id", "The subnet it is from.")
 
 
 @node(port.NOUN)
@@ -56,11 +49,13 @@ class Port(Node):
         """The addresses."""
         return [each.address for each in await _addresses(self, info)]
 
+    @spelt(Rows(address.PortAddress, "port_id"))
     @strawberry.field(description="Its addresses with their subnets, at most 8.")
     async def fixed_ips(self, info: Info) -> list[FixedIp]:
         """The addresses."""
-        return [FixedIp(held=each) for each in await _addresses(self, info)]
+        return [FixedIp(row=each) for each in await _addresses(self, info)]
 
+    @spelt(Rows(groups.SecurityGroup, "id", link=(groups.PortSecurityGroup, "port_id", "security_group_id", ("id",))))
     @strawberry.field(description="Its security groups, at most 10; none when port security is off.")
     async def security_groups(
         self, info: Info

@@ -7,15 +7,17 @@ would refuse (a page of 1,000, a foreign cursor, an id of nothing) is refused he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from graphql import (
     DocumentNode,
     FieldNode,
+    InlineFragmentNode,
     NamedTypeNode,
     NonNullTypeNode,
     OperationDefinitionNode,
+    SelectionSetNode,
     VariableNode,
     Visitor,
     visit,
@@ -85,6 +87,16 @@ def variables_of_shape(document: DocumentNode, operation: OperationDefinitionNod
     return tuple(name for name in declared if name in found.elsewhere or name not in found.inputs)
 
 
+def variables_of_nouns(operation: OperationDefinitionNode) -> tuple[str, ...]:
+    """The variables that are ``node``'s id: what their ids are of decides the plan, too."""
+    found: dict[str, None] = {}
+    for root in _fields(operation.selection_set):
+        for each in root.arguments or ():
+            if root.name.value == "node" and isinstance(each.value, VariableNode):
+                found[each.value.name.value] = None
+    return tuple(found)
+
+
 _PLAIN: Final = {"ID": str, "String": str, "Int": int}
 _INT32: Final = 2**31
 
@@ -129,3 +141,12 @@ class _Uses(Visitor):
         """Any other use, but for the declaration."""
         if not hasattr(parent, "default_value") or getattr(parent, "variable", None) is not node:
             self.elsewhere.add(node.name.value)
+
+
+def _fields(selections: SelectionSetNode) -> Iterator[FieldNode]:
+    """The fields of a selection, those in inline fragments too."""
+    for each in selections.selections:
+        if isinstance(each, FieldNode):
+            yield each
+        elif isinstance(each, InlineFragmentNode):
+            yield from _fields(each.selection_set)

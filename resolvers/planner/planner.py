@@ -21,7 +21,7 @@ from graphql.execution import Executor
 from graphql.execution.values import get_variable_values
 from strawberry import Schema
 
-from gateway.kernel.access import Need, check
+from gateway.kernel.access import Need, Subject, check
 from gateway.kernel.errors import Refusal, Refusals
 from gateway.kernel.noun import Noun
 from gateway.reads import subjects
@@ -30,10 +30,12 @@ from gateway.reads.reader import NotRead
 from gateway.reads.reader import Reader as Connections
 from gateway.reads.statement import Dialect, Statement, Unspelt, compiled
 from gateway.reads.subjects import Shape
+from gateway.reads.tree import Root
+from resolvers.kernel import graph, nodes
 from resolvers.kernel.connections import Listing
 from resolvers.kernel.context import Context
 from resolvers.kernel.roots import ROOTS
-from resolvers.planner.inputs import Make, plain_variables, plainly, variables_of_shape
+from resolvers.planner.inputs import Make, plain_variables, plainly, variables_of_nouns, variables_of_shape
 from resolvers.planner.reading import Reader, Tables
 from resolvers.planner.selection import Reading, Selection, Unplanned
 from resolvers.transport.operations import Operation
@@ -69,6 +71,7 @@ class Outline:
 
     variables: tuple[str, ...]
     plain: Mapping[str, type[Any]]
+    nouns: tuple[str, ...]
     token: object
 
 
@@ -118,12 +121,13 @@ class Planner:
     @staticmethod
     def _outline(operation: Operation) -> Outline:
         shaping = variables_of_shape(operation.document, operation.node)
-        found = Outline(shaping, plain_variables(operation.node), object())
+        found = Outline(shaping, plain_variables(operation.node), variables_of_nouns(operation.node), object())
         operation.memo["outline"] = found
         return found
 
     def _plan(self, operation: Operation, outline: Outline, variables: Mapping[str, Any], shape: Shape) -> Plan | None:
         said = tuple(repr(variables[name]) if name in variables else None for name in outline.variables)
+        said += tuple(str(variables.get(name)).rpartition("_")[0] for name in outline.nouns)
         given = tuple(value is None for name, value in variables.items()) if variables else ()
         key = (outline.token, shape, said, tuple(variables), given)
         try:
@@ -151,9 +155,9 @@ class Planner:
         try:
             roots = reading.roots()
             if not roots:
-                raise Unplanned("every root is left out")
+                return None
             subject = subjects.symbolic(shape)
-            trees = [self._root(reader, each) for each in roots.values()]
+            trees = [self._root(reader, each, subject) for each in roots.values()]
             statement = compiled(trees, subject, self._dialect)
         except (Unplanned, Unspelt) as reason:
             log.debug("no plan", reason=str(reason))
@@ -165,7 +169,7 @@ class Planner:
         light = not any(name in statement.text for name in ("count(*)", "LIKE"))
         return Plan(statement, tuple(reader.inputs.makers), names, needs, light)
 
-    def _root(self, reader: Reader, selection: Selection) -> Any:
+    def _root(self, reader: Reader, selection: Selection, subject: Subject) -> Root:
         root = ROOTS.get(("Query", selection.name))
         query = self._core.query_type
         if root is None or root.reads is None or query is None:
@@ -174,4 +178,8 @@ class Planner:
             return reader.listed(root.reads, query, selection)
         if isinstance(root.reads, Noun):
             return reader.found(root.reads, query, selection)
+        if isinstance(root.reads, graph.Own):
+            return reader.known(root.reads, query, selection, subject)
+        if root.reads is nodes.ANY:
+            return reader.any(query, selection)
         raise Unplanned(f"Query.{selection.name}")

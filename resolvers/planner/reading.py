@@ -17,7 +17,9 @@ from graphql import GraphQLNonNull, GraphQLObjectType, get_named_type, is_list_t
 from strawberry import Schema
 from strawberry.types.arguments import convert_arguments
 
+from gateway.kernel import noun as nouns
 from gateway.kernel import paging
+from gateway.kernel.access import Subject
 from gateway.kernel.noun import Noun
 from gateway.reads import tree
 from gateway.reads.columns import Shown, kind_of
@@ -51,6 +53,11 @@ class Tables:
         for made, declared in graph.DECLARED.items():
             name = made.__strawberry_definition__.name  # type: ignore[attr-defined]  # every node type has one
             self._of[name] = Table(graph.TABLES[made], declared, prefixes.get(made))
+
+    @property
+    def names(self) -> list[str]:
+        """The GraphQL names of all types that are tables."""
+        return sorted(self._of)
 
     def type_of(self, noun: Noun[Any]) -> GraphQLObjectType:
         """The GraphQL type of a noun."""
@@ -91,6 +98,43 @@ class Reader:
         value = selection.arguments(core)["id"]
         uid = self.inputs.argument(selection, "id", value, noun.uid)
         return One(noun.table, uid, self.object(self._tables.type_of(noun), selection), noun.scope)
+
+    def any(self, core: GraphQLObjectType, selection: Selection) -> Root:
+        """``node(id)``: the object of whatever noun the id is of."""
+        prefix = str(selection.arguments(core)["id"]).rpartition("_")[0]
+        if prefix not in graph.TYPES:
+            raise Unplanned("an id of nothing")
+        return self.found(nouns.BY_PREFIX[prefix], core, selection)
+
+    def known(self, reads: graph.Own, core: GraphQLObjectType, selection: Selection, subject: Subject) -> Root:
+        """An object that is no row: what a subject's own keys lead to, and constants."""
+        if not subject.signed_in:
+            return Const("null")
+        shown = get_named_type(core.fields[selection.name].type)
+        if not isinstance(shown, GraphQLObjectType):
+            raise Unplanned(selection.name)
+        fields: list[tuple[str, Value]] = []
+        for name, each in selection.below(shown).items():
+            if each.name == _TYPENAME:
+                fields.append((name, Const(json.dumps(shown.name))))
+                continue
+            found = reads.fields.get(each.name)
+            if found is None:
+                raise Unplanned(f"{shown.name}.{each.name}")
+            fields.append((name, self._own(found(subject), shown, each)))
+        return Object(tuple(fields))
+
+    def _own(self, found: Any, shown: GraphQLObjectType, selection: Selection) -> Value:
+        if not isinstance(found, graph.OwnRows):
+            return Const(json.dumps(found))
+        named = f"{shown.name}.{selection.name}"
+        table, scope = found.noun.table, found.noun.scope
+        item: Any
+        if found.column is not None:
+            item = _column(Table(table, {}, None), found.column, shown.fields[selection.name].type, named)
+        else:
+            item = self.object(self._tables.type_of(found.noun), selection)
+        return Rows(table, found.key, item, subject=found.subject, scope=scope, one=found.key == "id")
 
     def listed(self, listing: Listing, core: GraphQLObjectType, selection: Selection) -> Page:
         """A page of a list."""
@@ -136,7 +180,9 @@ class Reader:
         if isinstance(reads, graph.Rows):
             shown = get_named_type(core.fields[selection.name].type)
             item: Any
-            if reads.column is not None:
+            if reads.public is not None:
+                item = Id(reads.public)
+            elif reads.column is not None:
                 inner = core.fields[selection.name].type
                 while isinstance(inner, GraphQLNonNull) or is_list_type(inner):
                     inner = inner.of_type

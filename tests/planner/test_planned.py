@@ -1,0 +1,136 @@
+"""What is planned, by name, and that it is: an operation listed here must not fall back to the executor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from graphql import GraphQLObjectType, get_named_type, is_leaf_type, parse
+from graphql.execution import Executor
+
+from gateway.compute.server import Server
+from gateway.kernel import ids
+from resolvers.kernel.roots import ROOTS
+from resolvers.planner.reading import Reader, Tables
+from resolvers.planner.selection import Reading, Unplanned
+from resolvers.schema import schema
+from tests.planner.two_ways import TwoWays
+
+pytestmark = pytest.mark.xdist_group("planner")
+
+FIELDS = {
+    "Export.downloadUrl", "Image.downloadUrl", "Image.upload", "Job.target", "Server.consoleLog",
+    "Server.metricsByHour", "Subnet.availableAddresses", "Subnet.usedAddresses", "Subnet.utilisation",
+    "User.lockedUntil",
+}  # fmt: skip
+"""Fields that only the executor answers: signed URLs, live readings, rollups, and what is of another kind each time."""
+ROOT_FIELDS = {
+    "auditVerify", "cloud", "foreignMachines", "nodes", "rateLimit", "serverCreatePlan", "serverMigratePlan", "usage",
+}  # fmt: skip
+PAGE = "query($first: Int!) { servers(first: $first) { nodes { %s } } }"
+DASHBOARD = """id name status createdAt flavor { name vcpus ramMib } image { id name }
+  ports { macAddress ipAddresses network { id name } } volumes { id name sizeGib device }"""
+INFO = "totalCount pageInfo { hasNextPage hasPreviousPage startCursor endCursor }"
+
+
+def _plannable(tables: Tables, kind: GraphQLObjectType, name: str) -> bool:
+    selection = "" if is_leaf_type(get_named_type(kind.fields[name].type)) else "{ __typename }"
+    if any(str(each.type).endswith("!") for each in kind.fields[name].args.values()):
+        return False
+    document = parse(f'{{ found: node(id: "x") {{ ... on {kind.name} {{ {name} {selection} }} }} }}')
+    built = Executor.build(tables.core, document)
+    assert isinstance(built, Executor)
+    reading = Reading(tables.core, built.operation, built.fragments, built.variable_values)
+    try:
+        Reader(tables).object(kind, reading.roots()["found"])
+    except Unplanned:
+        return False
+    return True
+
+
+def test_what_is_left_to_the_executor_is_known_by_name() -> None:
+    """A new field is planned, or named above."""
+    tables = Tables(schema())
+    left = {
+        f"{kind.name}.{name}"
+        for kind in map(tables.core.type_map.get, tables.names)
+        if isinstance(kind, GraphQLObjectType)
+        for name in kind.fields
+        if not _plannable(tables, kind, name)
+    }
+    assert left == FIELDS
+    assert {name for (kind, name), root in ROOTS.items() if kind == "Query" and root.reads is None} == ROOT_FIELDS
+
+
+@pytest.mark.parametrize("who", ["reader", "admin"])
+def test_the_dashboard_is_planned(ways: TwoWays, who: str) -> None:
+    found = ways.planned(who, PAGE % DASHBOARD, {"first": 100})
+    assert len(found.data["servers"]["nodes"]) > 1
+    one = {"id": next(ids.encode("server", row["uid"]) for row in ways.rows[Server] if row["tenant_id"] == 1)}
+    assert ways.planned(who, f"query($id: ID!) {{ server(id: $id) {{ {DASHBOARD} }} }}", one).data["server"]
+    assert ways.planned(who, f"query($id: ID!) {{ node(id: $id) {{ id ... on Server {{ {DASHBOARD} }} }} }}", one).data
+
+
+@pytest.mark.parametrize("direction", ["ASC", "DESC"])
+@pytest.mark.parametrize("order", ["NAME", "UPDATED_AT", "CREATED_AT", "STATUS"])
+def test_pages_are_planned_in_every_order_to_both_ends(ways: TwoWays, order: str, direction: str) -> None:
+    document = (
+        "query($first: Int, $after: String, $last: Int, $before: String) { servers(first: $first, after: $after, "
+        f"last: $last, before: $before, orderBy: {{field: {order}, direction: {direction}}}) "
+        f"{{ {INFO} edges {{ cursor node {{ id }} }} }} }}"
+    )
+    for size, cursor in (("first", "after"), ("last", "before")):
+        place: dict[str, Any] = {}
+        seen: list[str] = []
+        while True:
+            page = ways.planned("admin", document, {size: 3, **place}).data["servers"]
+            shown = [each["node"]["id"] for each in page["edges"]]
+            seen = seen + shown if size == "first" else shown + seen
+            info = page["pageInfo"]
+            if not info["hasNextPage" if size == "first" else "hasPreviousPage"]:
+                break
+            place = {cursor: info["endCursor" if size == "first" else "startCursor"]}
+        assert len(seen) == len(set(seen)) == page["totalCount"]
+
+
+def test_a_thousand_servers_of_three_fields_are_planned(ways: TwoWays) -> None:
+    pages = " ".join(f"p{number}: servers(first: 100) {{ nodes {{ id name status }} }}" for number in range(10))
+    assert len(ways.planned("admin", f"{{ {pages} }}").data) == 10
+
+
+@pytest.mark.parametrize("who", ["nobody", "reader", "member", "manager", "admin"])
+def test_the_viewer_is_planned(ways: TwoWays, who: str) -> None:
+    ways.planned(who, "{ viewer { __typename admin user { name } session { id } apiKey { id name } expiresAt "
+                      "memberships { role tenant { name } } apiKeys { name } } }")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("document", "variables"),
+    [
+        ("{ servers(first: 101) { nodes { id } } }", {}),
+        ("{ servers(first: 1, last: 1) { nodes { id } } }", {}),
+        ('{ servers(after: "x") { nodes { id } } }', {}),
+        ('{ server(id: "volume_00000000000000000000000000") { id } }', {}),
+        ('{ ports(filter: {tenantId: "nothing"}) { nodes { id } } }', {}),
+        ("query($first: Int!) { servers(first: $first) { nodes { id } } }", {"first": -1}),
+        ("query($first: Int!) { servers(first: $first) { nodes { id } } }", {"first": "1"}),
+        ("query($id: ID!) { server(id: $id) { id } }", {}),
+        ("{ hosts { nodes { id } } }", {}),
+        ("{ auditRecords { nodes { id } } }", {}),
+    ],
+)
+def test_errors_are_told_by_the_executor(ways: TwoWays, document: str, variables: dict[str, Any]) -> None:
+    for who in ("nobody", "reader"):
+        before = ways.on.counts["planned"]
+        ways.same(who, document, variables)
+        assert ways.on.counts["planned"] == before
+
+
+def test_what_is_skipped_and_included_is_another_plan(ways: TwoWays) -> None:
+    document = (
+        "query($all: Boolean!) { servers { nodes { id name @include(if: $all) ... @skip(if: $all) { status } } } }"
+    )
+    with_name, with_status = (
+        ways.planned("admin", document, {"all": each}).data["servers"]["nodes"][0] for each in (True, False)
+    )
+    assert (set(with_name), set(with_status)) == ({"id", "name"}, {"id", "status"})
