@@ -107,6 +107,8 @@ class EsxiVolumes(Images):
             if holder is not None:
                 self._need_no_snapshots(holder, deadline)
             children.stand_alone(self.store, f"{VOLUMES}/{volume_id}", found, deadline)
+            if holder is not None:  # what the host told of the chain is no longer so, and is sent back with the change
+                holder.device.backing.parent = None
         if holder is None:
             self.store.extend_disk(f"{VOLUMES}/{volume_id}/{DISK}", size_bytes, deadline)
         else:
