@@ -37,6 +37,10 @@ from drivers.errors import Transient as Transient
 from drivers.errors import Unsupported as Unsupported
 from drivers.host import HostConfig as HostConfig
 from drivers.host import HostFacts as HostFacts
+from drivers.machinery import MachineSnapshot as MachineSnapshot
+from drivers.machinery import MachineSnapshots as MachineSnapshots
+from drivers.machinery import PortPlugging as PortPlugging
+from drivers.machinery import Relocation as Relocation
 from drivers.transport import DiskFile as DiskFile
 from drivers.transport import DiskSource as DiskSource
 from drivers.transport import DiskTransport as DiskTransport
@@ -414,6 +418,9 @@ class Capability(StrEnum):
     STATE_EVENTS = "STATE_EVENTS"
     ADOPTION = "ADOPTION"
     DISK_TRANSPORT = "DISK_TRANSPORT"
+    RELOCATE = "RELOCATE"
+    PORT_HOT_ATTACH = "PORT_HOT_ATTACH"
+    MACHINE_SNAPSHOT = "MACHINE_SNAPSHOT"
     # Traits: promises about the ordinary verbs.
     SECURITY_GROUPS = "SECURITY_GROUPS"
     DHCP = "DHCP"
@@ -435,6 +442,9 @@ VERBS: Mapping[Capability, type] = {
     Capability.STATE_EVENTS: Watching,
     Capability.ADOPTION: Adoption,
     Capability.DISK_TRANSPORT: DiskTransport,
+    Capability.RELOCATE: Relocation,
+    Capability.PORT_HOT_ATTACH: PortPlugging,
+    Capability.MACHINE_SNAPSHOT: MachineSnapshots,
 }
 
 

@@ -26,16 +26,23 @@ pytest.register_assert_rewrite("drivers.contracts")
 
 from drivers.contracts.adoption import AdoptionContract  # noqa: E402 - assertions are rewritten only in later imports
 from drivers.contracts.driver import DriverWideContract  # noqa: E402 - as above
+from drivers.contracts.machinery import MachineryContract  # noqa: E402 - as above
 from drivers.contracts.machines import MachineContract  # noqa: E402 - as above
 from drivers.contracts.networks import NetworkContract  # noqa: E402 - as above
-from drivers.contracts.rig import Rig  # noqa: E402 - as above
+from drivers.contracts.rig import Elsewhere, Rig  # noqa: E402 - as above
 from drivers.contracts.transport import TransportContract  # noqa: E402 - as above
 from drivers.contracts.volumes import VolumeContract  # noqa: E402 - as above
 
-__all__ = ["DriverContract", "DriverWideContract", "Rig"]
+__all__ = ["DriverContract", "DriverWideContract", "Elsewhere", "Rig"]
 
 
 class DriverContract(
-    DriverWideContract, MachineContract, VolumeContract, TransportContract, NetworkContract, AdoptionContract
-):  # fmt: skip
+    DriverWideContract,
+    MachineContract,
+    MachineryContract,
+    VolumeContract,
+    TransportContract,
+    NetworkContract,
+    AdoptionContract,
+):
     """All that ``drivers/api.py`` promises. Needs a class-scoped fixture ``rig`` that yields a :class:`Rig`."""

@@ -22,6 +22,15 @@ from drivers.api import Capability, Deadline
 MIB = 1024 * 1024
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Another host to move machines to: how it is reached, an open connection to it, and the way back."""
+
+    config: api.HostConfig
+    connect: Callable[[], api.Driver]
+    back: api.HostConfig
+
+
 @dataclass
 class Rig:
     """One host under test. The host is used by this test run alone, and every test leaves it as it found it.
@@ -47,6 +56,8 @@ class Rig:
     ram_mib: int = 128
     volume_bytes: int = 16 * MIB
     cidr: str = "10.231.{}.0/24"
+    lacks: frozenset[Capability] = frozenset()
+    elsewhere: Elsewhere | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(0))
 
     @property

@@ -36,10 +36,21 @@ DRIVER = DriverType(
             Capability.VOLUME_HOT_ATTACH,
             Capability.VOLUME_HOT_EXTEND,
             Capability.UEFI,
+            Capability.VMWARE_DEVICES,
             Capability.SUSPEND,
         }
     ),
-    verbs=frozenset({Capability.VOLUME_SNAPSHOT, Capability.STATE_EVENTS, Capability.ADOPTION, Capability.DISK_TRANSPORT}),
+    verbs=frozenset(
+        {
+            Capability.VOLUME_SNAPSHOT,
+            Capability.STATE_EVENTS,
+            Capability.ADOPTION,
+            Capability.DISK_TRANSPORT,
+            Capability.RELOCATE,
+            Capability.PORT_HOT_ATTACH,
+            Capability.MACHINE_SNAPSHOT,
+        }
+    ),
     image_formats=(DiskFormat.VMDK,),
     missing=_missing,
 )

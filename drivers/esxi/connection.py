@@ -20,6 +20,8 @@ from drivers.api import (
     HostFacts,
     Machine,
     MachineChanged,
+    MachineSnapshot,
+    NicSpec,
     Progress,
     Refused,
     Snapshot,
@@ -31,11 +33,16 @@ from drivers.esxi import options, reading
 from drivers.esxi.adoption import EsxiAdoption
 from drivers.esxi.machines import EsxiMachines
 from drivers.esxi.networks import EsxiNetworks
+from drivers.esxi.plugging import Plugging
+from drivers.esxi.relocation import Relocating
+from drivers.esxi.rewinding import Rewinding
 from drivers.esxi.session import Session
 from drivers.esxi.site import Site, reference
 from drivers.esxi.trust import endpoint
 from drivers.esxi.volumes import EsxiVolumes
 from drivers.esxi.watching import EsxiWatch
+
+VCENTER = "VirtualCenter"
 
 
 def connect(config: HostConfig, deadline: Deadline) -> EsxiConnection:
@@ -43,7 +50,9 @@ def connect(config: HostConfig, deadline: Deadline) -> EsxiConnection:
     at, wanted = endpoint(config), options.read(config)
     session = Session(at, deadline)
     try:
-        return EsxiConnection(Site(session, _pick(session, at.inventory_host, deadline), wanted))
+        site = Site(session, _pick(session, at.inventory_host, deadline), wanted)
+        movable = wanted.shared is not None and session.content.about.apiType == VCENTER
+        return PoolConnection(site) if movable else EsxiConnection(site)
     except BaseException:
         session.close()
         raise
@@ -68,6 +77,8 @@ class EsxiConnection:
         self.networks = EsxiNetworks(site)
         self.machines = EsxiMachines(site, self.networks)
         self._adoption = EsxiAdoption(site)
+        self._plugging = Plugging(site, self.machines, self.networks)
+        self._rewinding = Rewinding(site, self.machines)
 
     def facts(self, deadline: Deadline) -> HostFacts:
         """See :meth:`drivers.api.Driver.facts`."""
@@ -105,6 +116,36 @@ class EsxiConnection:
         """See :meth:`drivers.api.DiskTransport.import_disk`."""
         return self.volumes.import_disk(volume_id, file, progress, deadline)
 
+    def plug_port(self, machine_id: UUID, nic: NicSpec, deadline: Deadline) -> None:
+        """See :meth:`drivers.api.PortPlugging.plug_port`."""
+        self._plugging.plug_port(machine_id, nic, deadline)
+
+    def unplug_port(self, machine_id: UUID, port_id: UUID, deadline: Deadline) -> None:
+        """See :meth:`drivers.api.PortPlugging.unplug_port`."""
+        self._plugging.unplug_port(machine_id, port_id, deadline)
+
+    def plugged_ports(self, machine_id: UUID, deadline: Deadline) -> Sequence[UUID]:
+        """See :meth:`drivers.api.PortPlugging.plugged_ports`."""
+        return self._plugging.plugged_ports(machine_id, deadline)
+
+    def snapshot_machine(
+        self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline, *, memory: bool = False
+    ) -> MachineSnapshot:
+        """See :meth:`drivers.api.MachineSnapshots.snapshot_machine`."""
+        return self._rewinding.snapshot_machine(machine_id, snapshot_id, deadline=deadline, memory=memory)
+
+    def revert_machine(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Machine:
+        """See :meth:`drivers.api.MachineSnapshots.revert_machine`."""
+        return self._rewinding.revert_machine(machine_id, snapshot_id, deadline)
+
+    def remove_machine_snapshot(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> None:
+        """See :meth:`drivers.api.MachineSnapshots.remove_machine_snapshot`."""
+        self._rewinding.remove_machine_snapshot(machine_id, snapshot_id, deadline)
+
+    def list_machine_snapshots(self, machine_id: UUID, deadline: Deadline) -> Sequence[MachineSnapshot]:
+        """See :meth:`drivers.api.MachineSnapshots.list_machine_snapshots`."""
+        return self._rewinding.list_machine_snapshots(machine_id, deadline)
+
     def list_foreign(self, after: str | None, limit: int, deadline: Deadline) -> ForeignPage:
         """See :meth:`drivers.api.Adoption.list_foreign`."""
         return self._adoption.list_foreign(after, limit, deadline)
@@ -128,3 +169,11 @@ class EsxiConnection:
     def close(self) -> None:
         """See :meth:`drivers.api.Driver.close`."""
         self._site.session.close()
+
+
+class PoolConnection(EsxiConnection):
+    """A host of a vCenter that shares its disks with others (option ``shared``): its machines can move to them."""
+
+    def relocate(self, machine_id: UUID, target: HostConfig, deadline: Deadline) -> Machine:
+        """See :meth:`drivers.api.Relocation.relocate`."""
+        return Relocating(self._site).relocate(machine_id, target, deadline)

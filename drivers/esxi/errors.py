@@ -58,6 +58,13 @@ FAULTS: dict[str, tuple[type[DriverError], str]] = {
     "InvalidRequest": (Refused, "the request is wrong"),
     "InvalidName": (Refused, "the name is not allowed"),
     "VmConfigFault": (Refused, "the machine cannot be built so"),
+    "InvalidDatastore": (Refused, "the path on the datastore is wrong"),
+    "InvalidFolder": (Refused, "the folder is wrong"),
+    "InvalidProperty": (Refused, "a property does not exist"),
+    "SnapshotFault": (Refused, "the snapshot cannot be made or used"),
+    "MigrationFault": (Refused, "the machine cannot be moved"),
+    "ToolsUnavailable": (Transient, "nobody listens in the guest"),
+    "HostConfigFault": (HostAtFault, "the host cannot be configured so"),
 }
 BROKE = (Transient, "the connection to the host broke")
 WIRE: tuple[tuple[tuple[type[BaseException], ...], tuple[type[DriverError], str]], ...] = (
@@ -67,6 +74,8 @@ WIRE: tuple[tuple[tuple[type[BaseException], ...], tuple[type[DriverError], str]
     ((TimeoutError,), (Transient, "the deadline passed while waiting for the host")),
     ((OSError, HTTPException, ExpatError), BROKE),
 )
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
+"""What pyVmomi raises on an answer that it cannot decode."""
 ABSENT = {"MethodNotFound", "NotImplemented", "NotSupported", "MethodDisabled"}
 
 
@@ -105,6 +114,5 @@ def as_driver_errors() -> Iterator[None]:
     """Raise whatever the SDK or the wire raises as one of the four."""
     try:
         yield
-    except (vmodl.MethodFault, OSError, HTTPException, ExpatError, AttributeError, TypeError, ValueError) as error:
-        # AttributeError, TypeError and ValueError are what pyVmomi raises on an answer it cannot decode.
+    except (vmodl.MethodFault, OSError, HTTPException, ExpatError, *UNREADABLE) as error:
         raise driver_error(error) from error

@@ -70,10 +70,5 @@ def networks(site: Site, deadline: Deadline) -> Iterator[tuple[str, str]]:
         deadline,
     )
     for _, properties in found:
-        for device in properties.get("config.hardware.device") or ():
-            if isinstance(device, vim.vm.device.VirtualEthernetCard):
-                backing = device.backing
-                if isinstance(backing, vim.vm.device.VirtualEthernetCard.NetworkBackingInfo):
-                    yield str(backing.deviceName), str(device.macAddress).lower()
-                elif isinstance(backing, vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo):
-                    yield str(backing.port.portgroupKey), str(device.macAddress).lower()
+        for key, device in reading.nics(properties.get("config.hardware.device") or ()):
+            yield key, str(device.macAddress).lower()

@@ -19,6 +19,7 @@ from xml.parsers.expat import ExpatError
 from pyVmomi import vim, vmodl
 
 from drivers.api import Deadline, DriverError
+from drivers.esxi.errors import UNREADABLE
 from drivers.esxi.session import Session
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ GIVE_UP_AFTER, PAUSE_S = 3, 0.5
 MOST_OBJECTS = 500
 TASK = ("info.state", "info.error", "info.result")
 ENDED = frozenset({"success", "error"})
-BROKEN = (vmodl.MethodFault, OSError, HTTPException, ExpatError, DriverError, AttributeError, TypeError, ValueError)
+BROKEN = (vmodl.MethodFault, OSError, HTTPException, ExpatError, DriverError, *UNREADABLE)
 
 
 class Watcher(Protocol):

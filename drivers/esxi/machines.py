@@ -14,7 +14,7 @@ from uuid import UUID
 from pyVmomi import vim, vmodl
 
 from drivers.api import Deadline, DiskSpec, Machine, MachineSpec, Power, PowerAction, Refused, Sample, Transient
-from drivers.esxi import first_boot, hardware, holders, power, reading, seed
+from drivers.esxi import first_boot, hardware, holders, power, reading, rewinding, seed
 from drivers.esxi.first_boot import MACHINES, SEED_ISO
 from drivers.esxi.networks import EsxiNetworks
 from drivers.esxi.options import SeedWay
@@ -41,7 +41,7 @@ class EsxiMachines:
     def ensure(self, spec: MachineSpec, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.Machines.ensure`. One that is there gets name, marks, vcpus and ram when it is off."""
         with self.site.only(deadline, "machine", str(spec.id)):
-            found = self._find(spec.id, deadline)
+            found = self.find(spec.id, deadline)
             if found is None:
                 self._create(spec, deadline)
             else:
@@ -52,7 +52,7 @@ class EsxiMachines:
     def remove(self, machine_id: UUID, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Machines.remove`."""
         with self.site.only(deadline, "machine", str(machine_id)):
-            found = self._find(machine_id, deadline)
+            found = self.find(machine_id, deadline)
             if found is not None:
                 machine, _ = found
                 if power.state(self.site, machine, deadline) is not Power.OFF:
@@ -64,7 +64,7 @@ class EsxiMachines:
     @verb
     def inspect(self, machine_id: UUID, deadline: Deadline) -> Machine | None:
         """See :meth:`drivers.api.Machines.inspect`."""
-        found = self._find(machine_id, deadline)
+        found = self.find(machine_id, deadline)
         return reading.our_machine(found[1]) if found is not None else None
 
     @verb
@@ -82,7 +82,7 @@ class EsxiMachines:
     @verb
     def power(self, machine_id: UUID, action: PowerAction, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.Machines.power`."""
-        machine, found = self._must(machine_id, deadline)
+        machine, found = self.must(machine_id, deadline)
         first_boot.before(self.site, machine, found, action, deadline)
         power.act(self.site, machine, action, deadline)
         first_boot.after(self.store, machine, machine_id, deadline)
@@ -92,8 +92,9 @@ class EsxiMachines:
     def attach(self, machine_id: UUID, disk: DiskSpec, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.Machines.attach`."""
         with self.site.only(deadline, "machine", str(machine_id)), self.site.only(deadline, "claims"):
-            machine, found = self._must(machine_id, deadline)
+            machine, found = self.must(machine_id, deadline)
             power.check_not_suspended(found)
+            rewinding.check_none(found)
             seen = reading.our_machine(found)
             if seen is None or disk.volume_id not in seen.volumes:
                 if seen is not None and disk.device in seen.volumes.values():
@@ -107,8 +108,9 @@ class EsxiMachines:
     def detach(self, machine_id: UUID, volume_id: UUID, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.Machines.detach`."""
         with self.site.only(deadline, "machine", str(machine_id)), self.site.only(deadline, "claims"):
-            machine, found = self._must(machine_id, deadline)
+            machine, found = self.must(machine_id, deadline)
             power.check_not_suspended(found)
+            rewinding.check_none(found)
             held = reading.volume_devices(found["config.hardware.device"])
             devices = [device for device, each in held if each == volume_id]
             if devices:
@@ -118,7 +120,7 @@ class EsxiMachines:
 
     # ------------------------------------------------------------------------------------- finding
 
-    def _find(self, machine_id: UUID, deadline: Deadline) -> tuple[Any, reading.Properties] | None:
+    def find(self, machine_id: UUID, deadline: Deadline) -> tuple[Any, reading.Properties] | None:
         """The object and its properties, if it is ours and on this host."""
         content = self.site.content
 
@@ -136,14 +138,15 @@ class EsxiMachines:
 
         return self.site.look(ask, deadline)
 
-    def _must(self, machine_id: UUID, deadline: Deadline) -> tuple[Any, reading.Properties]:
-        found = self._find(machine_id, deadline)
+    def must(self, machine_id: UUID, deadline: Deadline) -> tuple[Any, reading.Properties]:
+        """The machine. Raises Refused when it is not there."""
+        found = self.find(machine_id, deadline)
         if found is None:
             raise Refused(f"there is no machine {machine_id} on this host")
         return found
 
     def _seen(self, machine_id: UUID, deadline: Deadline) -> Machine:
-        found = self._find(machine_id, deadline)
+        found = self.find(machine_id, deadline)
         machine = reading.our_machine(found[1]) if found is not None else None
         if machine is None:
             raise Transient("the machine went away meanwhile")

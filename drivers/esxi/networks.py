@@ -114,8 +114,7 @@ class EsxiNetworks:
     @verb
     def list_ports(self, deadline: Deadline) -> Sequence[UUID]:
         """See :meth:`drivers.api.Networks.list_ports`."""
-        found = self.store.search(self._folder(deadline), deadline)
-        return list({port.id for folder in found.values() for port in ports_of(folder.marks)})
+        return list({port.id for port in self.ports(deadline)})
 
     def plug(self, network_id: UUID, port_id: UUID, deadline: Deadline) -> Any:
         """Where a NIC on that port is plugged in. Raises Refused when network or port are not there."""
@@ -127,9 +126,12 @@ class EsxiNetworks:
 
     def port(self, port_id: UUID, deadline: Deadline) -> Port | None:
         """A port of any network."""
+        return next((port for port in self.ports(deadline) if port.id == port_id), None)
+
+    def ports(self, deadline: Deadline) -> Sequence[Port]:
+        """The ports of every network."""
         found = self.store.search(self._folder(deadline), deadline)
-        every = (port for folder in found.values() for port in ports_of(folder.marks))
-        return next((port for port in every if port.id == port_id), None)
+        return [port for folder in found.values() for port in ports_of(folder.marks)]
 
     # ------------------------------------------------------------------------------------- parts
 

@@ -35,6 +35,7 @@ MACHINE = (
     "config.hardware.device",
     "runtime.powerState",
     "runtime.connectionState",
+    "snapshot",
 )
 SAMPLE = ("runtime.bootTime", "summary.quickStats.guestMemoryUsage")
 HOST = (
@@ -139,6 +140,17 @@ def volume_devices(devices: Any, marks: Mapping[str, Any] | None = None) -> Iter
                 yield device, UUID(match.group(1))
                 break
             backing = getattr(backing, "parent", None)
+
+
+def nics(devices: Any) -> Iterator[tuple[str, Any]]:
+    """The network cards, each with where it is plugged in: a port group's name, or a distributed one's key."""
+    cards = vim.vm.device.VirtualEthernetCard
+    for device in devices:
+        backing = device.backing if isinstance(device, cards) else None
+        if isinstance(backing, cards.NetworkBackingInfo):
+            yield str(backing.deviceName), device
+        elif isinstance(backing, cards.DistributedVirtualPortBackingInfo):
+            yield str(backing.port.portgroupKey), device
 
 
 def _volumes(devices: Any, marks: Mapping[str, Any]) -> Iterator[tuple[UUID, str]]:

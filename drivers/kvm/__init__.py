@@ -49,6 +49,7 @@ DRIVER = DriverType(
             Capability.VOLUME_SNAPSHOT,
             Capability.STATE_EVENTS,
             Capability.DISK_TRANSPORT,
+            Capability.PORT_HOT_ATTACH,
         }
     ),
     image_formats=(DiskFormat.QCOW2, DiskFormat.RAW),

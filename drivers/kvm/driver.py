@@ -14,6 +14,7 @@ from drivers.api import (
     HostConfig,
     HostFacts,
     MachineChanged,
+    NicSpec,
     Progress,
     Snapshot,
     Volume,
@@ -113,6 +114,18 @@ class KvmDriver:
     def import_disk(self, volume_id: UUID, file: DiskFile, deadline: Deadline, progress: Progress = untold) -> Volume:
         """Make a volume of a file of the worker."""
         return self._volumes.bring(volume_id, file, deadline, progress)
+
+    def plug_port(self, machine_id: UUID, nic: NicSpec, deadline: Deadline) -> None:
+        """Give a machine a NIC on a port."""
+        self._machines.plug(machine_id, nic, deadline)
+
+    def unplug_port(self, machine_id: UUID, port_id: UUID, deadline: Deadline) -> None:
+        """Take the NIC on a port away."""
+        self._machines.unplug(machine_id, port_id, deadline)
+
+    def plugged_ports(self, machine_id: UUID, deadline: Deadline) -> Sequence[UUID]:
+        """The ports that a machine is on."""
+        return self._machines.plugged(machine_id, deadline)
 
     def watch(self, on_change: Callable[[MachineChanged], None], deadline: Deadline) -> Watch:
         """Call ``on_change`` for each change until the watch is closed."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 import libvirt
 
-from drivers.api import Deadline, DiskSpec, Machine, MachineSpec, PowerAction, Refused, Sample, Transient
-from drivers.kvm import accelerator, disks, files, names, power, seed, stats, xml
+from drivers.api import Deadline, DiskSpec, Machine, MachineSpec, NicSpec, PowerAction, Refused, Sample, Transient
+from drivers.kvm import accelerator, disks, files, names, plugging, power, seed, stats, xml
 from drivers.kvm.errors import found, told
 from drivers.kvm.link import Link
 from drivers.kvm.names import PoolFile
@@ -129,6 +128,30 @@ class Domains:
             disks.detach(self._link, domain, volume_id, deadline)
             return self._seen(domain)
 
+    def plug(self, machine_id: UUID, nic: NicSpec, deadline: Deadline) -> None:
+        """Plug a port in."""
+        doing = f"plugging port {nic.port_id} into machine {machine_id}"
+        with told(doing), self._link.only(deadline, "machine", str(machine_id)):
+            domain = self._must(machine_id, deadline)
+            power.check_not_suspended(domain)
+            plugging.plug(self._link, domain, nic, deadline)
+
+    def unplug(self, machine_id: UUID, port_id: UUID, deadline: Deadline) -> None:
+        """Unplug a port and wait until the guest let go."""
+        doing = f"unplugging port {port_id} from machine {machine_id}"
+        with told(doing), self._link.only(deadline, "machine", str(machine_id)):
+            domain = look_up(self._link.open(deadline), machine_id)
+            if domain is not None:
+                if any(port_id in ports for _, ports in plugging.definitions(domain)):
+                    power.check_not_suspended(domain)
+                plugging.unplug(self._link, domain, port_id, deadline)
+
+    def plugged(self, machine_id: UUID, deadline: Deadline) -> Sequence[UUID]:
+        """The ports that a machine is on."""
+        with told(f"looking at machine {machine_id}"):
+            domain = look_up(self._link.open(deadline), machine_id)
+            return [] if domain is None else sorted(set().union(*(each for _, each in plugging.definitions(domain))))
+
     # ------------------------------------------------------------------------------------- parts
 
     def _define(self, connection: Any, spec: MachineSpec, deadline: Deadline) -> Any:
@@ -215,12 +238,7 @@ def _check(connection: Any, spec: MachineSpec) -> None:
     if len({each.device for each in spec.disks}) < len(spec.disks):
         raise Refused("two disks have the same device name")
     for nic in spec.nics:
-        network = names.of(nic.network_id)
-        if found(partial(connection.networkLookupByName, network), "NO_NETWORK") is None:
-            raise Refused(f"there is no network {nic.network_id} on this host")
-        port = names.port_filter(nic.port_id)
-        if found(partial(connection.nwfilterLookupByName, port), "NO_NWFILTER") is None:
-            raise Refused(f"there is no port {nic.port_id} on this host")
+        plugging.check(connection, nic)
 
 
 def _console(where: Any, machine_id: UUID) -> str:

@@ -76,6 +76,14 @@ def alias(our_id: UUID) -> str:
     return f"ua-{our_id}"
 
 
+def from_alias(name: str) -> UUID | None:
+    """The id in a device's alias, None when it is none of ours."""
+    try:
+        return UUID(name.removeprefix("ua-")) if name.startswith("ua-") else None
+    except ValueError:
+        return None
+
+
 def serial(volume_id: UUID) -> str:
     """The serial number a guest sees: virtio has room for 20 characters."""
     return volume_id.hex[:20]

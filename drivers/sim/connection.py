@@ -29,6 +29,7 @@ from drivers.sim.data_centre import data_centre
 from drivers.sim.faults import conditions
 from drivers.sim.gate import Gate
 from drivers.sim.guest import Surroundings, console_log
+from drivers.sim.machinery import SimPlugging, SimRelocating, SimRewinding
 from drivers.sim.machines import SimMachines
 from drivers.sim.networks import SimNetworks
 from drivers.sim.options import parse
@@ -120,12 +121,27 @@ class SimTransporting(SimTransport, SimConnection):
     """See :class:`drivers.api.DiskTransport`."""
 
 
+class SimPortPlugging(SimPlugging, SimConnection):
+    """See :class:`drivers.api.PortPlugging`."""
+
+
+class SimMachineSnapshotting(SimRewinding, SimConnection):
+    """See :class:`drivers.api.MachineSnapshots`."""
+
+
+class SimMoving(SimRelocating, SimConnection):
+    """See :class:`drivers.api.Relocation`."""
+
+
 OPTIONAL: dict[Capability, type[SimConnection]] = {
     Capability.CONSOLE_LOG: SimConsole,
     Capability.VOLUME_SNAPSHOT: SimSnapshotting,
     Capability.STATE_EVENTS: SimWatching,
     Capability.ADOPTION: SimAdopting,
     Capability.DISK_TRANSPORT: SimTransporting,
+    Capability.RELOCATE: SimMoving,
+    Capability.PORT_HOT_ATTACH: SimPortPlugging,
+    Capability.MACHINE_SNAPSHOT: SimMachineSnapshotting,
 }
 
 

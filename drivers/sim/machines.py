@@ -37,7 +37,7 @@ from drivers.sim.faults import conditions, is_deaf
 from drivers.sim.gate import Gate
 from drivers.sim.guest import counters
 from drivers.sim.power import HALTED, halted, restarted, resumed, started, stopped, tally
-from drivers.sim.records import MachineRecord, PortRecord, SeedRecord, VolumeRecord, seen
+from drivers.sim.records import MachineRecord, MachineSnapshotRecord, PortRecord, SeedRecord, VolumeRecord, seen
 from drivers.sim.store import Transaction
 
 SEED_BYTES_MOST = 1024 * 1024
@@ -69,7 +69,7 @@ class SimMachines:
             for disk in spec.disks:
                 _take_disk(transaction, str(spec.id), disk)
             for nic in spec.nics:
-                _take_port(transaction, str(spec.id), nic)
+                take_port(transaction, str(spec.id), nic)
             made = _record(spec, self._gate.now_ns(transaction))
             transaction.put(made)
             if spec.seed is not None:
@@ -90,6 +90,9 @@ class SimMachines:
             for port_id, network_id in machine.nics.items():
                 transaction.release(f"port:{port_id}", machine.id)
                 transaction.release(f"network:{network_id}", machine.id)
+            for each in transaction.all(MachineSnapshotRecord):
+                if each.machine_id == machine.id:
+                    transaction.delete(MachineSnapshotRecord, each.id)
             transaction.delete(MachineRecord, machine.id)
             transaction.delete(SeedRecord, machine.id)
             transaction.tell(machine.id, None)
@@ -109,7 +112,7 @@ class SimMachines:
     def power(self, machine_id: UUID, action: PowerAction, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.Machines.power`."""
         with self._gate.verb("machines.power", deadline) as transaction:
-            machine = _existing(transaction, machine_id)
+            machine = existing(transaction, machine_id)
             deaf = is_deaf(conditions(transaction), "shutdown", machine.id)
             if action is PowerAction.SHUTDOWN and deaf and machine.power == Power.RUNNING:
                 waiting = True
@@ -121,13 +124,14 @@ class SimMachines:
     def attach(self, machine_id: UUID, disk: DiskSpec, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.Machines.attach`."""
         with self._gate.verb("machines.attach", deadline) as transaction:
-            machine = _existing(transaction, machine_id)
+            machine = existing(transaction, machine_id)
             volume_id = str(disk.volume_id)
             if machine.disks.get(volume_id) == disk.device:
                 return seen(machine)
             if volume_id in machine.disks or disk.device in machine.disks.values():
                 raise Refused(f"the machine has that volume or a disk called {disk.device} already")
-            _check_not_suspended(machine)
+            check_not_suspended(machine)
+            _check_no_snapshots(machine)
             if machine.power != Power.OFF:
                 self._gate.need(Capability.VOLUME_HOT_ATTACH)
             _take_disk(transaction, machine.id, disk)
@@ -138,10 +142,11 @@ class SimMachines:
     def detach(self, machine_id: UUID, volume_id: UUID, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.Machines.detach`."""
         with self._gate.verb("machines.detach", deadline) as transaction:
-            machine, key = _existing(transaction, machine_id), str(volume_id)
+            machine, key = existing(transaction, machine_id), str(volume_id)
             if key not in machine.disks:
                 return seen(machine)
-            _check_not_suspended(machine)
+            check_not_suspended(machine)
+            _check_no_snapshots(machine)
             running = machine.power == Power.RUNNING
             if running:
                 self._gate.need(Capability.VOLUME_HOT_ATTACH)
@@ -203,20 +208,27 @@ class SimMachines:
         while deadline.remaining and machine.power == Power.RUNNING:
             time.sleep(min(LISTEN_SECONDS, deadline.remaining))
             with self._gate.store.read(Deadline(1)) as transaction:
-                machine = _existing(transaction, UUID(machine.id))
+                machine = existing(transaction, UUID(machine.id))
         return seen(machine)
 
 
-def _existing(transaction: Transaction, machine_id: UUID) -> MachineRecord:
+def existing(transaction: Transaction, machine_id: UUID) -> MachineRecord:
+    """The machine. Raises Refused when there is none."""
     machine = transaction.get(MachineRecord, str(machine_id))
     if machine is None:
         raise Refused(f"the simulated host has no machine {machine_id}")
     return machine
 
 
-def _check_not_suspended(machine: MachineRecord) -> None:
+def check_not_suspended(machine: MachineRecord) -> None:
+    """Raise Refused for a machine whose saved memory knows the devices that it has."""
     if machine.power == Power.SUSPENDED:
         raise Refused("the machine is suspended: its guest remembers the disks that it has")
+
+
+def _check_no_snapshots(machine: MachineRecord) -> None:
+    if machine.snapshot_id is not None:
+        raise Refused("the machine has snapshots; remove them first")
 
 
 def _told(transaction: Transaction, machine: MachineRecord) -> Machine:
@@ -253,7 +265,8 @@ def _take_disk(transaction: Transaction, machine_id: str, disk: DiskSpec) -> Non
     transaction.hold(target, machine_id)
 
 
-def _take_port(transaction: Transaction, machine_id: str, nic: NicSpec) -> None:
+def take_port(transaction: Transaction, machine_id: str, nic: NicSpec) -> None:
+    """Put the machine on a port. Raises Refused when it is not there or another machine is on it."""
     port = transaction.get(PortRecord, str(nic.port_id))
     if port is None or port.network_id != str(nic.network_id):
         raise Refused(f"the simulated host has no port {nic.port_id} on the network {nic.network_id}")

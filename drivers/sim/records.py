@@ -51,6 +51,17 @@ class MachineRecord(Record):
     on_since_ns: int | None = None
     starts: list[list[int | str | None]] = field(default_factory=list)
     ran_ns: int | None = None
+    snapshot_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSnapshotRecord(Record):
+    """A whole machine at one moment: the contents of its disks by volume; ``memory`` says whether it ran on."""
+
+    machine_id: str
+    parent_id: str | None
+    memory: bool
+    contents: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)

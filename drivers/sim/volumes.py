@@ -88,7 +88,10 @@ class SimVolumes:
             volume = existing(transaction, volume_id)
             if size_bytes <= volume.size_bytes:
                 return seen(volume)
-            if any(runs(transaction, each) for each in transaction.holders(f"volume:{volume.id}")):
+            holders = transaction.holders(f"volume:{volume.id}")
+            if any(has_snapshots(transaction, each) for each in holders):
+                raise Refused("the machine that holds the volume has snapshots; remove them first")
+            if any(runs(transaction, each) for each in holders):
                 self._gate.need(Capability.VOLUME_HOT_EXTEND)
             self.claim(transaction, size_bytes - volume.size_bytes)
             grown = replace(volume, size_bytes=size_bytes)
@@ -197,6 +200,12 @@ def existing(transaction: Transaction, volume_id: UUID) -> VolumeRecord:
     if volume is None:
         raise Refused(f"the simulated host has no volume {volume_id}")
     return volume
+
+
+def has_snapshots(transaction: Transaction, machine_id: str) -> bool:
+    """Whether the machine has whole-machine snapshots."""
+    machine = transaction.get(MachineRecord, machine_id)
+    return machine is not None and machine.snapshot_id is not None
 
 
 def runs(transaction: Transaction, machine_id: str) -> bool:

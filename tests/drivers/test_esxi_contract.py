@@ -8,11 +8,13 @@ from uuid import UUID
 
 import pytest
 
-from drivers.contract import DriverContract, Rig
+from drivers.api import Capability, Deadline
+from drivers.contract import DriverContract, Elsewhere, Rig
 from drivers.esxi import DRIVER
 from tests.drivers.esxi_host import (
     CLUSTER,
     SECONDS,
+    config_of,
     connect,
     content_of,
     finished,
@@ -42,6 +44,7 @@ class TestEsxi(DriverContract):
                 boot_seconds=60.0,
                 stop_behind_our_back=lambda machine_id: stop(sim, machine_id),
                 foreign=lambda: foreign(sim),
+                lacks=frozenset({Capability.RELOCATE}),
             )
             driver.close()
 
@@ -55,15 +58,17 @@ class TestVCenter(DriverContract):
     @classmethod
     def rig(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         with simulated(program_in(tmp_path_factory), mode="cluster") as sim:
-            driver = connect(sim, host="DC0_C0_H0", **CLUSTER)
+            here, there = (config_of(sim, host=f"DC0_C0_H{number}", **CLUSTER) for number in range(2))
+            driver = DRIVER.connect(here, Deadline(SECONDS))
             yield Rig(
                 driver,
                 DRIVER,
                 image(tmp_path_factory.mktemp("image")),
-                connect=lambda: connect(sim, host="DC0_C0_H0", **CLUSTER),
+                connect=lambda: DRIVER.connect(here, Deadline(SECONDS)),
                 seconds=SECONDS,
                 boot_seconds=60.0,
                 stop_behind_our_back=lambda machine_id: stop(sim, machine_id),
+                elsewhere=Elsewhere(there, lambda: DRIVER.connect(there, Deadline(SECONDS)), here),
                 foreign=lambda: foreign(sim, "DC0_C0_H0"),
             )
             driver.close()

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from drivers.api import VERBS, Capability, Deadline, DiskFormat, DriverType, HostConfig, ImageSpec, Power
-from drivers.contract import DriverContract, DriverWideContract, Rig
+from drivers.contract import DriverContract, DriverWideContract, Elsewhere, Rig
 from drivers.sim import DRIVER, DataCentre, data_centre, driver_type
 from drivers.sim.guest import LOGIN
 from drivers.sim.records import ForeignRecord
@@ -41,6 +41,7 @@ def _disk(number: int) -> dict[str, object]:
 def rig_of(kind: DriverType, folder: Path, **options: str) -> tuple[Rig, DataCentre]:
     name = f"contract-{uuid4()}"
     config = HostConfig(name, f"sim://{name}", folder, options)
+    other = HostConfig(f"{name}-other", f"sim://{name}-other", folder, options)
     centre = data_centre(name, None if options.get("store") == "memory" else folder)
 
     def stop(machine_id: UUID) -> None:
@@ -70,6 +71,7 @@ def rig_of(kind: DriverType, folder: Path, **options: str) -> tuple[Rig, DataCen
         ready=ready,
         stop_behind_our_back=stop,
         foreign=foreign,
+        elsewhere=Elsewhere(other, lambda: kind.connect(other, Deadline(10)), config),
     )
     return rig, centre
 

@@ -7,7 +7,7 @@ I/O. Tests validate every result against libvirt's own RNG schemas.
 from __future__ import annotations
 
 from drivers.kvm.xml.common import Element, parse, text
-from drivers.kvm.xml.domain import DiskSource, DomainPlan, disk, domain
+from drivers.kvm.xml.domain import DiskSource, DomainPlan, disk, domain, interface
 from drivers.kvm.xml.network import dhcp_host, network
 from drivers.kvm.xml.nwfilter import port_filter, record_filter
 from drivers.kvm.xml.storage import backup, pool, volume
@@ -20,6 +20,7 @@ __all__ = [
     "dhcp_host",
     "disk",
     "domain",
+    "interface",
     "network",
     "parse",
     "pool",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
-from drivers.api import Devices, DiskSpec, Firmware, MachineSpec
+from drivers.api import Devices, DiskSpec, Firmware, MachineSpec, NicSpec
 from drivers.kvm import names
 from drivers.kvm.options import Options
 from drivers.kvm.xml.common import NAMESPACE, OURS, E, Element, canonical, strings
@@ -168,17 +168,7 @@ def _devices(plan: DomainPlan) -> Element:
         if not vmware:
             devices.append(E.controller(type="scsi", index="0", model="virtio-scsi"))
         devices.append(_seed(plan.seed_path, bus="ide" if vmware else "scsi"))
-    for nic in plan.spec.nics:
-        devices.append(
-            E.interface(
-                E.mac(address=nic.mac),
-                E.source(network=names.of(nic.network_id)),
-                E.model(type="vmxnet3" if vmware else "virtio"),
-                E.filterref(filter=names.port_filter(nic.port_id)),
-                E.alias(name=names.alias(nic.port_id)),
-                type="network",
-            )
-        )
+    devices.extend(interface(nic, look) for nic in plan.spec.nics)
     devices.extend(
         (
             E.serial(E.log(file=plan.console_path, append="on"), E.target(type="isa-serial", port="0"), type="pty"),
@@ -190,6 +180,18 @@ def _devices(plan: DomainPlan) -> Element:
         )
     )
     return devices
+
+
+def interface(nic: NicSpec, look: Devices) -> Element:
+    """A network card on a port, behind the port's filter."""
+    return E.interface(
+        E.mac(address=nic.mac),
+        E.source(network=names.of(nic.network_id)),
+        E.model(type="vmxnet3" if look is Devices.VMWARE else "virtio"),
+        E.filterref(filter=names.port_filter(nic.port_id)),
+        E.alias(name=names.alias(nic.port_id)),
+        type="network",
+    )
 
 
 def _seed(path: str, bus: str) -> Element:

@@ -21,7 +21,7 @@ import (
 type step func(m *simulator.Method) (types.AnyType, types.BaseMethodFault)
 type after func(m *simulator.Method, result types.AnyType) (types.AnyType, types.BaseMethodFault)
 
-var instead = map[string]step{"CopyVirtualDisk_Task": copyDisk, "ExtendVirtualDisk_Task": extend}
+var instead = map[string]step{"CopyVirtualDisk_Task": copyDisk, "ExtendVirtualDisk_Task": extend, "RemoveSnapshot_Task": unsnapped}
 
 var afterwards = map[string]after{
 	"CreateVM_Task":                  machineCreated,
@@ -29,6 +29,8 @@ var afterwards = map[string]after{
 	"MoveVirtualDisk_Task":           moved,
 	"ReconfigVM_Task":                reconfigured,
 	"RelocateVM_Task":                relocated,
+	"CreateSnapshot_Task":            snapped,
+	"RevertToSnapshot_Task":          reverted,
 	"SearchDatastore_Task":           searched,
 	"SearchDatastoreSubFolders_Task": searched,
 }
