@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -23,6 +24,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway import first_start, metrics, migrations
+from gateway.client.commands.documents import every as own_documents
 from gateway.dashboard.routes import routes as dashboard_routes
 from gateway.identity import bootstrap
 from gateway.kernel import log as logs
@@ -42,7 +44,7 @@ from resolvers.schema_care.deprecation import future
 from resolvers.schema_care.future import future_of
 from resolvers.transport.app import Caller, OperationInfo, TransportSettings
 from resolvers.transport.app import routes as transport_routes
-from resolvers.transport.documents import read_manifest
+from resolvers.transport.documents import read_manifest, sha256_hex
 from resolvers.transport.rates import MemoryRateLimiter
 from workers import main as workers
 from workers.compute.live import Live
@@ -121,7 +123,7 @@ class Cloud:
         transport = TransportSettings(
             allowed_origins=tuple(self.settings.cors_origins),
             operation_deadline_seconds=self.settings.operation_timeout_s,
-            manifest=read_manifest(manifest) if manifest else {},
+            manifest=_trusted(manifest) if manifest else {},
             trusted_only=manifest is not None,
             compression=self.settings.compression,
             stopping=self.stopping,
@@ -162,6 +164,11 @@ class Cloud:
             return PlainTextResponse("a bearer token is needed\n", status_code=401)
         text = await asyncio.to_thread(metrics.render, self.db)
         return Response(text, media_type=metrics.CONTENT_TYPE)
+
+
+def _trusted(manifest: Path) -> dict[str, str]:
+    """The operator's trusted documents, and those of our own command: it must not be shut out."""
+    return {**{sha256_hex(each): each for each in own_documents()}, **read_manifest(manifest)}
 
 
 def open_database(settings: Settings) -> Database:

@@ -20,7 +20,7 @@ from uuid import uuid4
 import httpx2
 
 from gateway.client import problem
-from gateway.client.problem import USER_ERROR, JobFailed, Problem, Unreachable
+from gateway.client.problem import FOLLOW, JobFailed, Problem, Unreachable
 from gateway.client.stream import Stream
 from gateway.client.upload import Progress, send
 
@@ -31,10 +31,6 @@ _AGAIN_S: Final = (0.1, 0.2, 0.4, 0.8, 1.5)
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _RESTARTING: Final = frozenset({502, 503, 504})
 ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "STUCK"})
-
-FOLLOW: Final = f"""subscription($id: ID!) {{ jobChanged(id: $id) {{
- id kind status progress requestId createdAt startedAt finishedAt attempt
- steps {{ name status startedAt finishedAt attempt message }} error {{ {USER_ERROR} }} }} }}"""
 
 
 class Client:
@@ -105,12 +101,9 @@ class Client:
 
         >>> client.do("networkCreate", "network { id }", name="net", tenantId=tenant)["network"]["id"]
         """
-        input_type = f"{mutation[0].upper()}{mutation[1:]}Input"
-        fields = f"{selection} userErrors {{ {USER_ERROR} }}"
-        document = f"mutation($input: {input_type}!) {{ {mutation}(input: $input) {{ {fields} }} }}"
         if self.patience_s and mutation not in {"sessionCreate", "sessionRevoke"}:
             given.setdefault("idempotencyKey", uuid4().hex)
-        payload: dict[str, Any] = self.run(document, {"input": given})[mutation]
+        payload: dict[str, Any] = self.run(problem.mutation(mutation, selection), {"input": given})[mutation]
         return payload
 
     def sign_in(self, username: str, password: str) -> None:

@@ -8,7 +8,7 @@ own word, for a cloud that did not answer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 USER_ERROR = """code message path __typename
  ... on QuotaExceeded { resource limit used requested }
@@ -19,6 +19,17 @@ USER_ERROR = """code message path __typename
  ... on HypervisorError { reason }
  ... on NoValidHost { decision { considered counts { constraint hosts } smallestChange { message } } }"""
 """A selection of everything that is worth knowing of a user error."""
+
+FOLLOW: Final = f"""subscription($id: ID!) {{ jobChanged(id: $id) {{
+ id kind status progress requestId createdAt startedAt finishedAt attempt
+ steps {{ name status startedAt finishedAt attempt message }} error {{ {USER_ERROR} }} }} }}"""
+"""The document that follows a job to its end."""
+
+
+def mutation(name: str, selection: str) -> str:
+    """The document that sends one mutation and asks for the selection, and for all that is wrong."""
+    kind = f"{name[0].upper()}{name[1:]}Input"
+    return f"mutation($input: {kind}!) {{ {name}(input: $input) {{ {selection} userErrors {{ {USER_ERROR} }} }} }}"
 
 
 class Problem(Exception):  # noqa: N818 - the API calls them problems

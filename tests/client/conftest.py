@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
 import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
 from gateway.client import Client
+from gateway.client.commands.documents import every
+from gateway.client.stream import Stream
 from tests.end_to_end.processes import PASSWORD, Cloud, cloud
 from tests.end_to_end.scene import Scene, small_disk
+
+SENDING: Final = {Client.answer.__code__, Stream.values.__code__}
+"""Where a document leaves a client."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,22 @@ class Ended:
         return [json.loads(each) for each in self.out.splitlines()]
 
 
+@contextmanager
+def heard() -> Iterator[set[str]]:
+    """The documents that this thread's clients send meanwhile, as they leave."""
+    documents: set[str] = set()
+
+    def listen(frame: FrameType, what: str, _value: object) -> None:
+        if what == "call" and frame.f_code in SENDING:
+            documents.add(frame.f_locals["document"])
+
+    sys.setprofile(listen)
+    try:
+        yield documents
+    finally:
+        sys.setprofile(None)
+
+
 @dataclass
 class Terminal:
     """The real program with its own configuration folder; ``environment`` is put beside the process's own."""
@@ -47,10 +71,13 @@ class Terminal:
     def run(self, *arguments: str | Path, stdin: str = "", **more: str) -> Ended:
         """Run the command."""
         clean: dict[str, str | None] = {name: None for name in os.environ if name.startswith("STRATOGRAPH_")}
+        gql = arguments[:1] == ("gql",)
         environment: Mapping[str, str | None] = {
             **clean, "XDG_CONFIG_HOME": str(self.folder), "COLUMNS": "200", **self.environment, **more,
         }  # fmt: skip
-        result = CliRunner().invoke(app, [str(each) for each in arguments], input=stdin, env=environment)
+        with heard() as documents:
+            result = CliRunner().invoke(app, [str(each) for each in arguments], input=stdin, env=environment)
+        assert gql or documents <= every(), "a document that a cloud of trusted documents would refuse"
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return Ended(result.exit_code, result.stdout, result.stderr)

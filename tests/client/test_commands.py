@@ -230,3 +230,22 @@ def test_an_interrupt_leaves_the_work_going(signed_in: Terminal, client: Client,
         assert json.loads(line)["events"]["kind"] == "network.created"
         process.send_signal(2)
         assert process.wait(20) == 130
+
+
+def test_a_plan_makes_nothing_and_says_why_not(signed_in: Terminal, client: Client, scene: Scene) -> None:
+    wanted = ("server", "create", "web", "--flavor", "tiny", "--image", "disk", "--network", "net",
+              "--tenant", scene.tenant, "--plan")  # fmt: skip
+    good = signed_in.ok(*wanted, "--json").json
+    assert (good["possible"], good["addresses"]) == (True, ["10.77.0.2"])
+    assert {each["resource"]: each["used"] for each in good["quota"]}["SERVERS"] == 1
+    shown = signed_in.ok(*wanted).out
+    assert [each for each in ("possible", "yes", "10.77.0.2", "SERVERS") if each not in shown] == []
+    nowhere = signed_in.run(*wanted, "--zone", "nowhere")
+    assert nowhere.code == 1
+    assert [each for each in ("no", "ZONE: 1") if each not in nowhere.out] == []
+    client.do("quotaSet", "quotas { limit }", tenantId=scene.tenant, limits=[{"resource": "SERVERS", "limit": 0}])
+    refused = signed_in.run(*wanted, "--json")
+    assert refused.code == 1
+    assert json.loads(refused.err)["errors"][0]["code"] == "QUOTA_EXCEEDED"
+    assert refused.out == ""
+    assert signed_in.ok("server", "list", "--tenant", scene.tenant, "--json").json == []

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.client.commands import nouns, options, progress, talk
+from gateway.client.commands import documents, finding, options, progress, talk
 from gateway.client.commands.nouns import IMAGE
 
 app = typer.Typer(help="Images.", no_args_is_help=True)
@@ -63,12 +63,13 @@ def upload(
             "tags": tag or [],
             "description": description,
         }
-        made = cloud.do("imageCreate", "image { id upload { url } }", wanted)["image"]
+        made = cloud.do("imageCreate", wanted)["image"]
         with progress.upload_bar(file.name, quiet=as_json) as bar:
             cloud.client.upload(made["upload"]["url"], file, bar)
-        found = nouns.get(cloud.client, IMAGE, made["id"])
-        job = None if found["activeJob"] is None else nouns.get(cloud.client, nouns.JOB, found["activeJob"]["id"])
-        cloud.made(IMAGE, [found], [job], wait=wait, timeout_s=timeout)
+        found = finding.get(cloud.client, IMAGE, made["id"])
+        # The check may have ended by now, and is no longer the active job then; --wait must not take that for success.
+        checks = cloud.client.run(documents.CHECKS, id=made["id"])["image"]["jobs"]["nodes"]
+        cloud.made(IMAGE, [found], checks, wait=wait, timeout_s=timeout)
 
 
 @app.command()

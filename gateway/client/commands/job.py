@@ -69,7 +69,7 @@ def cancel(
 ) -> None:
     """Ask a job to stop and undo what it did. With --wait until it has: exit code 0 means that it was cancelled."""
     with talk.cloud(machine=as_json) as cloud:
-        told = cloud.do("jobCancel", f"job {{ {JOB.fields} }}", {"id": job})["job"]
+        told = cloud.do("jobCancel", {"id": job})["job"]
         if wait:
             told = _cancelled(cloud, job, timeout)
         if as_json:

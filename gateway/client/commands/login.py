@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from gateway.client.commands import options, output, stored, talk
+from gateway.client.commands import documents, options, output, stored, talk
 from gateway.client.commands.stored import Stored
 from gateway.client.problem import Problem
 
@@ -43,9 +43,8 @@ def login(
         _check_secrecy(known.url, allowed=plain_http)
         name = username or typer.prompt("Username", default=known.username or getpass.getuser(), err=True)
         with talk.opened(replace(known, token=None)) as client:
-            made = client.do(
-                "sessionCreate", "token expiresAt user { name }", username=name, password=_password(name, known.url)
-            )
+            given = {"username": name, "password": _password(name, known.url)}
+            made = client.do("sessionCreate", documents.SELECTIONS["sessionCreate"], **given)
         user = made["user"]["name"]
         stored.save(Stored(known.url, made["token"], known.ca, user, made["expiresAt"]))
         if as_json:

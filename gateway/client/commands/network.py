@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.client.commands import nouns, options, talk
+from gateway.client.commands import finding, options, talk
 from gateway.client.commands.nouns import NETWORK
 
 app = typer.Typer(help="Networks.", no_args_is_help=True)
@@ -57,12 +57,9 @@ def create(
             "tags": tag or [],
             "description": description,
         }
-        made = cloud.do("networkCreate", "network { id }", wanted)["network"]
-        jobs = [
-            cloud.do("subnetCreate", f"job {{ {nouns.JOB.fields} }}", {"networkId": made["id"], "cidr": each})["job"]
-            for each in cidr or ()
-        ]
-        found = nouns.get(cloud.client, NETWORK, made["id"])
+        made = cloud.do("networkCreate", wanted)["network"]
+        jobs = [cloud.do("subnetCreate", {"networkId": made["id"], "cidr": each})["job"] for each in cidr or ()]
+        found = finding.get(cloud.client, NETWORK, made["id"])
         cloud.made(NETWORK, [found], jobs, wait=wait, timeout_s=timeout)
 
 

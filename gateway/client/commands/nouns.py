@@ -1,23 +1,11 @@
-"""What the commands know of each noun: what to ask for, what to show of it, and how to find it by its name.
-
-A name stands for one thing or for none: where several bear it, the command is refused with the candidates' ids, never
-settled by a guess. An id is never looked up: the API says itself whether it is there.
-"""
+"""What the commands know of each noun: what to ask for, and what to show of it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-from gateway.client.problem import Problem
-
-if TYPE_CHECKING:
-    from gateway.client.client import Client
-
-PAGE: Final = 100
-_CANDIDATES: Final = 20
+from typing import Any
 
 Row = Mapping[str, Any]
 Column = Callable[[Row], object]
@@ -35,6 +23,11 @@ class Noun:
     def plural(self) -> str:
         """As the connection at the root is called."""
         return f"{self.name}s"
+
+    @property
+    def owned(self) -> bool:
+        """Whether it tells which tenant it belongs to."""
+        return "tenant {" in self.fields
 
     @property
     def filter_type(self) -> str:
@@ -115,48 +108,3 @@ JOB = Noun(
 )  # fmt: skip
 TENANT = Noun("tenant", "id name", {})
 KEYPAIR = Noun("keypair", "id name", {})
-
-
-def find(client: Client, noun: Noun, text: str, *, tenant: str | None = None) -> str:
-    """The id of what is named. Raises Problem: NOT_FOUND, or AMBIGUOUS with the candidates."""
-    if re.fullmatch(rf"{noun.name}_[0-9a-hjkmnp-tv-z]{{26}}", text):
-        return text
-    owner = " tenant { name }" if noun not in (FLAVOR, TENANT, KEYPAIR) else ""
-    document = f"""query($filter: {noun.filter_type}, $first: Int) {{
-        {noun.plural}(filter: $filter, first: $first) {{ nodes {{ id name{owner} }} }} }}"""
-    wanted = {"name": text, **({"tenantId": tenant} if tenant is not None and owner else {})}
-    found = client.run(document, filter=wanted, first=_CANDIDATES)[noun.plural]["nodes"]
-    if not found:
-        raise Problem("NOT_FOUND", f"There is no {noun.name} called {text}.")
-    if len(found) > 1:
-        candidates = [
-            f"{each['id']}" + (f" (tenant {each['tenant']['name']})" if each.get("tenant") else "") for each in found
-        ]
-        message = f"Several {noun.plural} are called {text}: give an id."
-        raise Problem("AMBIGUOUS", message, data={"candidates": candidates})
-    return str(found[0]["id"])
-
-
-def get(client: Client, noun: Noun, public_id: str) -> dict[str, Any]:
-    """The thing with an id. Raises Problem NOT_FOUND."""
-    document = f"query($id: ID!) {{ {noun.name}(id: $id) {{ {noun.fields} }} }}"
-    found: dict[str, Any] | None = client.run(document, id=public_id)[noun.name]
-    if found is None:
-        raise Problem("NOT_FOUND", f"There is no {noun.name} {public_id}.")
-    return found
-
-
-def pages(client: Client, noun: Noun, wanted: Mapping[str, Any], limit: int) -> Iterator[dict[str, Any]]:
-    """The things that a filter asks for, page by page; at most ``limit``, 0 for all."""
-    document = f"""query($filter: {noun.filter_type}, $first: Int, $after: String) {{
-        {noun.plural}(filter: $filter, first: $first, after: $after) {{
-        nodes {{ {noun.fields} }} pageInfo {{ hasNextPage endCursor }} }} }}"""
-    given, after = 0, None
-    while True:
-        first = PAGE if not limit else min(PAGE, limit - given)
-        page = client.run(document, filter=dict(wanted), first=first, after=after)[noun.plural]
-        yield from page["nodes"]
-        given += len(page["nodes"])
-        if not page["pageInfo"]["hasNextPage"] or (limit and given >= limit):
-            return
-        after = page["pageInfo"]["endCursor"]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.client.commands import nouns, options, output, talk
+from gateway.client.commands import documents, nouns, options, output, planned, talk
 from gateway.client.commands.nouns import SERVER
 
 app = typer.Typer(help="Servers.", no_args_is_help=True)
@@ -57,12 +57,15 @@ def create(
     tag: options.Tags = None,
     description: options.Description = "",
     count: Annotated[int, typer.Option(min=1, max=100, help="So many alike.")] = 1,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Make nothing: say whether it would work, where the limits are, and why not.")
+    ] = False,
     tenant: options.Tenant = None,
     wait: options.Wait = False,
     timeout: options.Timeout = None,
     as_json: options.Json = False,
 ) -> None:
-    """Create a server, or several alike."""
+    """Create a server, or several alike. With --plan nothing is made; exit code 1 means that it would not work."""
     pairs = [_pair(each) for each in metadata or ()]
     with talk.cloud(machine=as_json, tenant=tenant) as cloud:
         wanted: dict[str, Any] = {
@@ -82,8 +85,10 @@ def create(
             "description": description,
             "count": count,
         }
-        selection = f"servers {{ {SERVER.fields} }} jobs {{ {nouns.JOB.fields} }}"
-        made = cloud.do("serverCreate", selection, wanted)
+        if plan:
+            planned.show(cloud, wanted)
+            return
+        made = cloud.do("serverCreate", wanted)
         cloud.made(SERVER, made["servers"], made["jobs"], wait=wait, timeout_s=timeout)
 
 
@@ -156,8 +161,7 @@ def console_log(
     """Print what the guest wrote to its console."""
     with talk.cloud(machine=as_json, tenant=tenant) as cloud:
         public_id = cloud.find(SERVER, server)
-        document = "query($id: ID!, $lines: Int) { server(id: $id) { consoleLog(lastLines: $lines) } }"
-        found = cloud.client.run(document, id=public_id, lines=lines)["server"]
+        found = cloud.client.run(documents.CONSOLE_LOG, id=public_id, lines=lines)["server"]
         text = found["consoleLog"] if found is not None else None
         if as_json:
             output.as_json({"id": public_id, "consoleLog": text})

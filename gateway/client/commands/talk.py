@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gateway.client.commands import nouns, output, progress, stored
+from gateway.client.commands import documents, finding, nouns, output, progress, stored
 from gateway.client.commands.nouns import Noun
 from gateway.client.problem import Problem, Unreachable
 
@@ -34,7 +34,7 @@ class Talk:
 
     def find(self, noun: Noun, text: str) -> str:
         """The id of what is named, in the chosen tenant if there is one."""
-        return nouns.find(self.client, noun, text, tenant=self.tenant)
+        return finding.find(self.client, noun, text, tenant=self.tenant)
 
     def find_maybe(self, noun: Noun, text: str | None) -> str | None:
         """As :meth:`find`, for what need not be given."""
@@ -45,7 +45,7 @@ class Talk:
         asked = {name: value for name, value in wanted.items() if value is not None}
         if self.tenant is not None:
             asked["tenantId"] = self.tenant
-        rows = list(nouns.pages(self.client, noun, asked, limit))
+        rows = list(finding.pages(self.client, noun, asked, limit))
         if self.machine:
             output.as_json(rows)
             return
@@ -55,16 +55,15 @@ class Talk:
 
     def show(self, noun: Noun, public_id: str) -> None:
         """Print one thing, as it is now."""
-        found = nouns.get(self.client, noun, public_id)
+        found = finding.get(self.client, noun, public_id)
         if self.machine:
             output.as_json(found)
         else:
             output.sheet({name: _readable(value) for name, value in found.items()})
 
-    def do(self, mutation: str, selection: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    def do(self, mutation: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Send a mutation; inputs that are None stay out."""
-        wanted = {name: value for name, value in given.items() if value is not None}
-        return self.client.do(mutation, selection, **wanted)
+        return self.client.do(mutation, documents.SELECTIONS[mutation], **given_of(given))
 
     def each(
         self,
@@ -79,9 +78,7 @@ class Talk:
     ) -> None:
         """Do the same to several things; every name is found before anything is done."""
         found = [self.find(noun, each) for each in targets]
-        jobs = [
-            self.do(mutation, f"job {{ {nouns.JOB.fields} }}", {key: each, **(given or {})})["job"] for each in found
-        ]
+        jobs = [self.do(mutation, {key: each, **(given or {})})["job"] for each in found]
         if wait:
             jobs = self.wait(jobs, timeout_s)
         if self.machine:
@@ -101,7 +98,7 @@ class Talk:
         """Print what was made, as it is when its jobs have ended, or with how they can be followed."""
         if wait:
             jobs = self.wait(jobs, timeout_s)
-            rows = [nouns.get(self.client, noun, each["id"]) for each in rows]
+            rows = [finding.get(self.client, noun, each["id"]) for each in rows]
         if self.machine:
             output.as_json({noun.plural: list(rows), "jobs": [each for each in jobs if each is not None]})
             return
@@ -125,6 +122,11 @@ class Talk:
         return ended
 
 
+def given_of(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the inputs that were given."""
+    return {name: value for name, value in inputs.items() if value is not None}
+
+
 @contextmanager
 def cloud(*, machine: bool, tenant: str | None = None) -> Iterator[Talk]:
     """A talk with the cloud that one is signed in to. Ends the command with its exit code when something is refused."""
@@ -133,7 +135,7 @@ def cloud(*, machine: bool, tenant: str | None = None) -> Iterator[Talk]:
         if known.token is None:
             raise Problem("UNAUTHENTICATED", "Nobody is signed in.")
         with opened(known) as client:
-            yield Talk(client, machine, None if tenant is None else nouns.find(client, nouns.TENANT, tenant))
+            yield Talk(client, machine, None if tenant is None else finding.find(client, nouns.TENANT, tenant))
 
 
 def opened(known: stored.Stored) -> Client:

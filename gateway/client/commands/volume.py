@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.client.commands import nouns, options, talk
-from gateway.client.commands.nouns import SERVER, VOLUME
+from gateway.client.commands import options, talk
+from gateway.client.commands.nouns import IMAGE, SERVER, VOLUME
 
 app = typer.Typer(help="Volumes.", no_args_is_help=True)
 
@@ -54,13 +54,13 @@ def create(
             "name": name,
             "tenantId": cloud.tenant,
             "sizeGib": size_gib,
-            "imageId": cloud.find_maybe(nouns.IMAGE, image),
+            "imageId": cloud.find_maybe(IMAGE, image),
             "hypervisor": None if hypervisor is None else hypervisor.upper(),
             "availabilityZone": zone,
             "tags": tag or [],
             "description": description,
         }
-        made = cloud.do("volumeCreate", f"volume {{ {VOLUME.fields} }} job {{ {nouns.JOB.fields} }}", wanted)
+        made = cloud.do("volumeCreate", wanted)
         cloud.made(VOLUME, [made["volume"]], [made["job"]], wait=wait, timeout_s=timeout)
 
 
