@@ -133,6 +133,46 @@ def demo(
     raise typer.Exit(run(_settings(), image, keep=keep))
 
 
+@app.command()
+def conformance(
+    driver: Annotated[str, typer.Option(help="kvm, esxi or sim.")],
+    endpoint: Annotated[str, typer.Option(help="The host's address, as for hostRegister.")],
+    *,
+    username: Annotated[str | None, typer.Option(help="Who to sign in as.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="A file with the password.", exists=True)] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="Authorities to trust, in PEM.", exists=True)] = None,
+    fingerprint: Annotated[str | None, typer.Option(help="SHA-256 of the host's own certificate, to pin it.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="An option of the driver, NAME=VALUE; repeat it.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A bootable image (RAW, qcow2 or VMDK).", exists=True)] = None,
+    ready: Annotated[str | None, typer.Option(help="What its guest writes on the serial port when it is up.")] = None,
+    only: Annotated[str | None, typer.Option(help="Only checks with this text in the name, or of this area.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long one verb may take.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Try a host by the driver contract: makes things of its own there, and takes all of them away again."""
+    from rich.console import Console
+
+    from gateway.conformance import probe, table
+
+    pairs = dict(each.partition("=")[::2] for each in option or [])
+    if ca_file is not None:
+        pairs["ca_file"] = str(ca_file)
+    secret = password_file.read_text().strip() if password_file is not None else None
+    wish = probe.Wish(driver, endpoint, pairs, username, secret, fingerprint, image, ready, only, seconds)
+    errors = Console(stderr=True)
+    with errors.status("probing") as status:
+        try:
+            told = probe.probe(wish, lambda each: status.update(f"{each.result.value}: {each.check}"))
+        except probe.NotProbed as error:
+            errors.print(f"[red]Not probed:[/] {error}", highlight=False)
+            raise typer.Exit(2) from None
+    if as_json:
+        typer.echo(table.text(told))
+    else:
+        table.show(told, Console())
+    raise typer.Exit(0 if told.good else 1)
+
+
 def main() -> None:
     """Entry point."""
     app()

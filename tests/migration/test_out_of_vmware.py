@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from gateway.kernel import noun
-from tests.drivers.esxi_host import PASSWORD, USER, config_of, content_of, machine_of, program_in, simulated
+from tests.drivers.esxi_host import config_of, content_of, machine_of, program_in, simulated
 from tests.drivers.kvm_host import libvirt_host
 from tests.guest.image import guest_image
 from tests.migration.scene import SHOWN
 from tests.migration.theirs import MAC, MIB, Theirs, machine
-from tests.servers.esxsim import EsxSim
+from tests.servers.esxsim import PASSWORD, USER, EsxSim
 from tests.servers.libvirt_host import LibvirtHost
 from tests.world import Client, World
 
