@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 ROUNDS = 3
 """How many hosts are tried."""
 BACKOFF_MAX_S = 30.0
-HELD = timedelta(milliseconds=100)
+HELD = timedelta(milliseconds=200)
 """How long a record may be held back: people see a step's end that much late at most."""
 _TO_UNDO = (StepStatus.DONE, StepStatus.FAILED, StepStatus.STUCK)
 

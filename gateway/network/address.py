@@ -40,7 +40,11 @@ class PortAddress(SQLModel, table=True):
     position: int = row.big()
     pooled: bool = True
 
-    __table_args__ = (sa.UniqueConstraint("subnet_id", "position"),)
+    __table_args__ = (
+        sa.UniqueConstraint("subnet_id", "position"),
+        sa.Index("ix_port_address_outside", "subnet_id", sqlite_where=sa.text("pooled = 0"),
+                 postgresql_where=sa.text("NOT pooled")),
+    )  # fmt: skip
 
 
 class FreeRange(SQLModel, table=True):

@@ -9,36 +9,44 @@ that this does not grow with its servers, see :data:`COVER_FROM`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network, summarize_address_range
 from typing import Any
 
 import sqlalchemy as sa
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, select
 
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Job, Order
 from gateway.kernel import noun as nouns
 from gateway.kernel.access import CLOUD, Subject
+from gateway.network import tally
 from gateway.network.address import PortAddress
 from gateway.network.network import waiting
 from gateway.network.security_group import NOUN, PortSecurityGroup, SecurityGroup, SecurityGroupRule
 from gateway.network.subnet import Subnet
+from gateway.network.tally import EVERYBODY
 
 COVER_FROM = 32
 """When more members than this are on a network and nobody else is, a group stands for the subnets' pools instead of
 single addresses: then a new member changes nobody's rules, and servers cost the same however many there are."""
 
 
+_JOIN = sa.insert(PortSecurityGroup.__table__)  # type: ignore[attr-defined]  # every table model has one
+
+
 def join(session: Session, port_id: int, network_id: int, groups: Sequence[SecurityGroup]) -> None:
-    """Make a port a member of groups."""
-    for group in groups:
-        session.add(PortSecurityGroup(port_id=port_id, security_group_id=group.id, network_id=network_id))
-    session.flush()
+    """Make a new port a member of groups, and count it."""
+    common = {"port_id": port_id, "network_id": network_id}
+    if groups:
+        session.connection().execute(_JOIN, [{**common, "security_group_id": group.id} for group in groups])
+    tally.came(session, network_id, [group.id for group in groups])
 
 
-def leave(session: Session, port_id: int) -> None:
-    """Take a port out of all its groups."""
+def leave(session: Session, port_id: int, network_id: int, group_ids: Iterable[int]) -> None:
+    """Take a port that goes out of its groups, which are these, and out of the count."""
     session.execute(sa.delete(PortSecurityGroup).where(col(PortSecurityGroup.port_id) == port_id))
+    tally.went(session, network_id, group_ids)
 
 
 def of_ports(session: Session, port_ids: Sequence[int]) -> dict[int, list[SecurityGroup]]:
@@ -55,24 +63,35 @@ def of_ports(session: Session, port_ids: Sequence[int]) -> dict[int, list[Securi
     return found
 
 
-def sources(session: Session, group_id: int, network_id: int, version: int) -> list[str]:
-    """The addresses that a group stands for on a network, as the fewest ranges: its members', or all that the network
-    can give out when nobody else is on it and it has many.
-    """
-    counted = select(func.count()).select_from(PortSecurityGroup)
-    members = session.exec(
-        counted.where(
-            col(PortSecurityGroup.security_group_id) == group_id, col(PortSecurityGroup.network_id) == network_id
+@dataclass(slots=True)
+class Sources:
+    """What groups stand for on one network, each read once."""
+
+    session: Session
+    network_id: int
+    _counts: dict[int, int] | None = None
+    _known: dict[int, list[IPv4Network | IPv6Network]] = field(default_factory=dict)
+
+    def of(self, group_id: int, version: int) -> list[str]:
+        """The addresses that a group stands for, as the fewest ranges: its members', or all that the network can give
+        out when nobody else is on it and it has many.
+        """
+        found = self._known.get(group_id)
+        if found is None:
+            found = self._known[group_id] = self._ranges(group_id)
+        return _fewest(each for each in found if each.version == version)
+
+    def _ranges(self, group_id: int) -> list[IPv4Network | IPv6Network]:
+        if self._counts is None:
+            self._counts = tally.of_network(self.session, self.network_id)
+        if _covers(self._counts.get(group_id, 0), self._counts.get(EVERYBODY, 0)):
+            return _pools(self.session, self.network_id)
+        statement = (
+            select(PortAddress.address)
+            .join(PortSecurityGroup, col(PortSecurityGroup.port_id) == col(PortAddress.port_id))
+            .where(PortSecurityGroup.security_group_id == group_id, PortSecurityGroup.network_id == self.network_id)
         )
-    ).one()
-    if members > COVER_FROM and _covers(members, _ports_on(session, network_id)):
-        return _pools(session, network_id, version)
-    statement = (
-        select(PortAddress.address)
-        .join(PortSecurityGroup, col(PortSecurityGroup.port_id) == col(PortAddress.port_id))
-        .where(PortSecurityGroup.security_group_id == group_id, PortSecurityGroup.network_id == network_id)
-    )
-    return _fewest(ip_network(each) for each in session.exec(statement) if ip_address(each).version == version)
+        return [ip_network(each) for each in self.session.exec(statement)]
 
 
 def reapply(session: Session, subject: Subject, group: SecurityGroup, network_id: int | None = None) -> Job | None:
@@ -117,8 +136,8 @@ def moved(session: Session, network_id: int, group_ids: Iterable[int]) -> None:
     rules applied of all ports whose rules thereby change.
     """
     mine = set(group_ids)
-    members = _members(session, network_id)
-    total = _ports_on(session, network_id)
+    members = tally.of_network(session, network_id)
+    total = members.pop(EVERYBODY, 0)
     named_ones = sa.select(col(SecurityGroupRule.remote_group_id)).where(
         col(SecurityGroupRule.remote_group_id).in_(sorted(members))
     )
@@ -132,38 +151,23 @@ def moved(session: Session, network_id: int, group_ids: Iterable[int]) -> None:
             reapply(session, CLOUD, group, network_id)
 
 
-def _members(session: Session, network_id: int) -> dict[int, int]:
-    """How many members each group has on a network."""
-    statement = select(PortSecurityGroup.security_group_id, func.count()).where(
-        PortSecurityGroup.network_id == network_id
-    )
-    return dict(session.exec(statement.group_by(col(PortSecurityGroup.security_group_id))).all())
-
-
-def _ports_on(session: Session, network_id: int) -> int:
-    port: Any = nouns.BY_PREFIX["port"].table
-    return int(session.exec(select(func.count()).select_from(port).where(port.network_id == network_id)).one())
-
-
 def _covers(members: int, total: int) -> bool:
     return members > COVER_FROM and members == total
 
 
-def _pools(session: Session, network_id: int, version: int) -> list[str]:
+def _pools(session: Session, network_id: int) -> list[IPv4Network | IPv6Network]:
     found: list[IPv4Network | IPv6Network] = []
     for subnet in session.exec(select(Subnet).where(Subnet.network_id == network_id)):
-        if subnet.ip_version != version:
-            continue
-        if version == 6:  # noqa: PLR2004 - the IP version: its pools would be some sixty ranges
+        if subnet.ip_version == 6:  # noqa: PLR2004 - the IP version: its pools would be some sixty ranges
             found.append(ip_network(subnet.cidr))
             continue
         for pool in subnet.pools:
             found += summarize_address_range(ip_address(pool["first"]), ip_address(pool["last"]))
         outside = select(PortAddress.address).where(
-            PortAddress.subnet_id == subnet.id, col(PortAddress.pooled).is_(False)
+            PortAddress.subnet_id == subnet.id, sa.not_(col(PortAddress.pooled))
         )
         found += [ip_network(each) for each in session.exec(outside)]
-    return _fewest(found)
+    return found
 
 
 def _fewest(ranges: Iterable[Any]) -> list[str]:

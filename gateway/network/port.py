@@ -262,7 +262,7 @@ def close(session: Session, port: Port) -> None:
     mine = session.exec(select(PortSecurityGroup.security_group_id).where(PortSecurityGroup.port_id == port.id)).all()
     _give_back(session, port)
     membership.moved(session, port.network_id, mine)
-    membership.leave(session, port.id)
+    membership.leave(session, port.id, port.network_id, mine)
     usage.closed(session, port.uid, Metered.ADDRESS)
     session.delete(port)
     session.flush()

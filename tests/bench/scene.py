@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session, SQLModel, col, select
 
 from gateway.app import open_database
 from gateway.compute.flavor import Flavor
@@ -36,11 +36,14 @@ from gateway.kernel.db import Database
 from gateway.kernel.settings import Settings
 from gateway.metering.usage import Interval, Metered
 from gateway.network import network as networks
+from gateway.network import security_group as groups
 from gateway.network import subnet as subnets
-from gateway.network.address import PortAddress
+from gateway.network.address import FreeRange, PortAddress
 from gateway.network.network import Network, NetworkCreate
 from gateway.network.port import Port
+from gateway.network.security_group import PortSecurityGroup, SecurityGroup
 from gateway.network.subnet import AllocationPool, SubnetCreate
+from gateway.network.tally import EVERYBODY, NetworkTally
 from gateway.volume.volume import Volume, VolumeStatus
 from tests.bench.client import PASSWORD_OF_BENCH, USER_OF_BENCH
 from workers.image.image import store
@@ -144,9 +147,10 @@ class Ground:
         held = PortAddress(port_id=0, subnet_id=self.subnet, address="", position=0)
         net = int(IPv4Address("10.0.0.0"))
         insert(db, held, (
-            {"port_id": port, "address": str(IPv4Address(net + number)), "position": number, "pooled": False}
+            {"port_id": port, "address": str(IPv4Address(net + number)), "position": number, "pooled": True}
             for port, number in zip(ports, numbers, strict=True)
         ))  # fmt: skip
+        self._join(ports)
         disk = Volume(**owner, name="data", status=VolumeStatus.IN_USE, size_gib=1, host_id=host, device="vdb")
         insert(db, disk, ({"server_id": key} for key in keys))
         now = datetime.now(UTC)
@@ -157,17 +161,37 @@ class Ground:
         for resource in (Metered.VCPU, Metered.RAM_MIB, Metered.DISK_GIB):
             insert(db, interval, ({"object_uid": uid, "resource": resource} for uid in uids))
 
+    def _join(self, ports: list[int]) -> None:
+        """Make ports members of the tenant's default group, and count them."""
+        with self.db.read() as session:
+            group = session.exec(select(SecurityGroup.id).where(SecurityGroup.tenant_id == self.tenant)).one()
+        member = PortSecurityGroup(port_id=0, security_group_id=group, network_id=self.network)
+        insert(self.db, member, ({"port_id": port} for port in ports))
+
+        def count(session: Session) -> None:
+            for each in (EVERYBODY, group):
+                found = session.exec(
+                    select(NetworkTally).where(NetworkTally.network_id == self.network, NetworkTally.group_id == each)
+                ).first() or NetworkTally(network_id=self.network, group_id=each)
+                found.ports += len(ports)
+                session.add(found)
+
+        self.db.run(count)
+
 
 def _network(db: Database, tenant: int) -> tuple[int, int]:
-    """A network with half of 10.0.0.0/8 to give out; the lower half is for servers put in by hand."""
+    """A network on 10.0.0.0/8; the lower half of its addresses is for servers put in by hand."""
 
     def make(session: Session) -> tuple[int, int]:
         owner = noun.public(session.get_one(Tenant, tenant))
         network = networks.create(session, CLOUD, NetworkCreate(name="bench", tenant_id=owner))
         session.flush()
-        pool = AllocationPool(first="10.128.0.0", last="10.255.255.254")
-        wanted = SubnetCreate(network_id=noun.public(network), cidr="10.0.0.0/8", allocation_pools=[pool])
+        by_hand = AllocationPool(first="10.0.0.2", last="10.127.255.255")
+        given = AllocationPool(first="10.128.0.0", last="10.255.255.254")
+        wanted = SubnetCreate(network_id=noun.public(network), cidr="10.0.0.0/8", allocation_pools=[by_hand, given])
         subnet = subnets.create(session, CLOUD, wanted)["subnet"]
+        groups.default_of(session, tenant)
+        session.execute(sa.delete(FreeRange).where(col(FreeRange.first) < 1 << 23))  # nobody is given one of these
         return network.id, subnet.id
 
     return db.run(make)

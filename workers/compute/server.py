@@ -92,6 +92,9 @@ def _place(run: Run) -> Change:
             volume.host_id = host.id  # its room is claimed with the server's
         job.memory = {**job.memory, "host_id": host.id, "amount": [amount.vcpus, amount.ram_mib, amount.disk_gib]}
         run.known["server"] = server
+        run.known["ports"] = mine = ports.of_server(session, server.id)
+        if mine:
+            ports.place(session, [port.id for port in mine], host.id)
 
     run.say("A host was chosen and its room claimed.")
     return change
@@ -117,8 +120,10 @@ def _unplace(_run: Run) -> Change:
 
 
 def _network(run: Run) -> Change | None:
-    with run.read() as session:
-        mine = ports.of_server(session, run.arguments["server_id"])
+    mine: list[ports.Port] | None = run.known.get("ports")
+    if mine is None:
+        with run.read() as session:
+            mine = ports.of_server(session, run.arguments["server_id"])
     for network_id in dict.fromkeys(port.network_id for port in mine):
         network_work.ensure_on_host(run, network_id, _host(run))
     for port in mine:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
 
+import sqlalchemy as sa
 import structlog
 from sqlmodel import Session, col, select
 
@@ -39,6 +40,14 @@ def record(session: Session, uid: UUID, host_id: int, machine: Machine | None) -
         return
     reason = machine.reason if machine is not None else None
     servers.observe(session, server, observed(machine), reason)
+
+
+_NEWS = sa.select(col(Server.id)).where(
+    col(Server.uid) == sa.bindparam("server"),
+    col(Server.host_id) == sa.bindparam("host"),
+    col(Server.phase) == Phase.READY,
+    sa.or_(col(Server.observed).is_(None), col(Server.observed) != sa.bindparam("seen")),
+)
 
 
 @reconciler("servers", every_s=15.0)
@@ -127,7 +136,10 @@ def close_all() -> None:
 
 def _begin(context: Context, where: Address) -> Watch | None:
     def on_change(change: MachineChanged) -> None:
+        given = {"server": change.machine_id, "host": where.host_id, "seen": observed(change.machine)}
         try:
+            if context.db.value(_NEWS, given) is None:
+                return  # mostly the echo of our own doing: not worth a turn in the queue of writers
             context.db.run(partial(record, uid=change.machine_id, host_id=where.host_id, machine=change.machine))
         except Exception:
             log.exception("a change of a machine could not be recorded", host=where.name)

@@ -14,7 +14,7 @@ from gateway.jobs.job import Job
 from gateway.kernel.errors import HypervisorError, Refusal
 from gateway.network import network as networks
 from gateway.network import subnet as subnets
-from gateway.network.network import Network
+from gateway.network.network import Network, NetworkHost
 from workers.reach import call
 from workers.saga import Change, Run, Step, saga
 
@@ -45,7 +45,10 @@ def spec(session: Session, network_id: int, host_id: int) -> NetworkSpec:
 
 def ensure_on_host(run: Run, network_id: int, host_id: int) -> None:
     """Make the network be on a host as recorded, and record it. Raises Transient while it is being taken from there."""
-    place = run.db.run(lambda session: networks.settle(session, network_id, host_id))
+    with run.read() as session:
+        place = networks.at_host(session, network_id, host_id)
+    if place is None or not as_recorded(place):
+        place = run.db.run(lambda session: networks.settle(session, network_id, host_id))
     if place.leaving_job_id is not None:
         raise Transient("the network is being taken from this host; it comes back at once")
     done: NetworkSpec | None = None
@@ -53,11 +56,19 @@ def ensure_on_host(run: Run, network_id: int, host_id: int) -> None:
         with run.read() as session:
             wish = spec(session, network_id, host_id)
         if done == wish:
-            _record(run, network_id, host_id, done)
+            if place.stale:
+                _record(run, network_id, host_id, done)
             return
         _ensure(run, host_id, wish)
         done = wish
     raise Transient("the network changes faster than the host can follow")
+
+
+def as_recorded(place: NetworkHost | None) -> bool:
+    """Whether nothing needs to be recorded before a host is asked for something on this network, given that a port is
+    recorded there: while one is, nobody takes the network away.
+    """
+    return place is not None and not place.stale and place.leaving_job_id is None
 
 
 def leave_host(run: Run, network_id: int, host_id: int) -> bool:

@@ -62,9 +62,14 @@ def ensure_on_host(run: Run, port_id: int, host_id: int) -> None:
         place = networks.settle(session, port.network_id, host_id)
         return port.network_id, place.stale or place.leaving_job_id is not None
 
-    network_id, unsure = run.db.run(settle)
-    if unsure:
-        network_work.ensure_on_host(run, network_id, host_id)
+    with run.read() as session:
+        port = session.get(Port, port_id)
+        there = port is not None and port.host_id == host_id
+        place = networks.at_host(session, port.network_id, host_id) if port is not None and there else None
+    if not network_work.as_recorded(place):
+        network_id, unsure = run.db.run(settle)
+        if unsure:
+            network_work.ensure_on_host(run, network_id, host_id)
     if not apply(run, port_id, host_id):
         raise Refused("the port was taken from the host while it was made there")
 
@@ -97,7 +102,8 @@ def apply(run: Run, port_id: int, host_id: int) -> bool:
             port = session.get(Port, port_id)
             wish = spec(session, port_id) if port is not None and port.host_id == host_id else None
         if wish == done:
-            run.db.run(lambda session: _fresh(session, port_id, host_id))
+            if port is not None and port.stale:
+                run.db.run(lambda session: _fresh(session, port_id, host_id))
             return wish is not None
         if wish is None and done is not None:
             _remove(run, host_id, done.network_id, done.id)
@@ -124,17 +130,18 @@ def _fresh(session: Session, port_id: int, host_id: int) -> None:
 def _rules(session: Session, port: Port) -> tuple[RuleSpec, ...]:
     """All rules of the port's groups, each once, in a fixed order."""
     member_of = membership.of_ports(session, [port.id])[port.id]
+    sources = membership.Sources(session, port.network_id)
     found: dict[RuleSpec, None] = {}
     for rule in groups.rules_of(session, [group.id for group in member_of]):
-        for remote in _remotes(session, port, rule):
+        for remote in _remotes(sources, rule):
             found[_rule(rule, remote)] = None
     return tuple(found)
 
 
-def _remotes(session: Session, port: Port, rule: SecurityGroupRule) -> list[str | None]:
+def _remotes(sources: membership.Sources, rule: SecurityGroupRule) -> list[str | None]:
     if rule.remote_group_id is None:
         return [rule.remote_cidr]
-    return [*membership.sources(session, rule.remote_group_id, port.network_id, rule.ether_type.version)]
+    return [*sources.of(rule.remote_group_id, rule.ether_type.version)]
 
 
 def _rule(rule: SecurityGroupRule, remote: str | None) -> RuleSpec:
