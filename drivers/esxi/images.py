@@ -5,7 +5,7 @@ however many ask for it at once one of them brings it. A mark of each host that 
 is deleted with its last host. Volumes are children of it (see children.py); a child cannot grow, so a larger volume
 stands on a copy of the image that was grown first, made once for each size and kept with the image. A volume says on
 what it stands before it is made, and an image says that it is going before it looks for volumes, so that neither misses
-the other.
+the other; and no image's disk is deleted while a folder of whatever host says that it stands on it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from drivers.esxi.site import Site, verb
 from drivers.esxi.store import DISK, KIB, WHOLE, Folder, Store, kib
 
 IMAGES = "images"
-HOST, SIZED = "host_", "sized_"
+HOST, GOING, SIZED = "host_", "going_", "sized_"
 OF = "of_"
 
 
@@ -30,14 +30,16 @@ class Images:
     site: Site
     store: Store
     shared: Store
+    everyones: Store
 
     @verb
     def ensure_image(self, spec: ImageSpec, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Volumes.ensure_image`."""
         folder = image_folder(spec.id)
-        mine = self._host_mark(deadline)
+        mine = self._mark(HOST, deadline)
         there = self.shared.search(folder, deadline).get("")
         if there is not None and is_whole(there) and mine in there.marks:
+            self.stay(spec.id, deadline)
             return
         file = DiskFile(spec.path, spec.format, spec.size_bytes, spec.virtual_size_bytes, spec.sha256)
         transport.check(file)
@@ -60,24 +62,42 @@ class Images:
     @verb
     def remove_image(self, image_id: UUID, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Volumes.remove_image`."""
-        folder, mine = image_folder(image_id), self._host_mark(deadline)
+        folder, mine, going = image_folder(image_id), self._mark(HOST, deadline), self._mark(GOING, deadline)
         with turns.turn(self.site, self.shared, f"image_{image_id}", deadline):
-            there = self.shared.search(folder, deadline)
-            if "" not in there:
+            there = self.shared.search(folder, deadline).get("")
+            if there is None:
                 return
-            if mine in there[""].marks:
-                self.shared.delete(f"{folder}/{mine}", deadline)
+            self.shared.make_folder(f"{folder}/{going}", deadline)
             users = self.store.search("volumes", deadline)
             if any(f"{OF}{image_id}" in each.marks for each in users.values()):
-                self.shared.make_folder(f"{folder}/{mine}", deadline)
+                self.shared.delete(f"{folder}/{going}", deadline)
                 raise Refused(f"a volume is built on the image {image_id}")
-            if not [each for each in there[""].marks if each.startswith(HOST) and each != mine]:
+            others = [each for each in there.marks if each.startswith(HOST) and each != mine]
+            if others or self._used_anywhere(image_id, deadline):
+                self.shared.delete(f"{folder}/{mine}", deadline)
+                self.shared.delete(f"{folder}/{going}", deadline)
+            else:
                 self.shared.delete(folder, deadline)
+
+    def _used_anywhere(self, image_id: UUID, deadline: Deadline) -> bool:
+        """Whether a volume of whatever host stands on the image: its data would go with it."""
+        every = self.everyones.search("", deadline)
+        return any(f"{OF}{image_id}" in folder.marks for folder in every.values())
+
+    def stay(self, image_id: UUID, deadline: Deadline) -> None:
+        """Hold that an image is on this host for a volume that says it stands on it. Raises Refused when it went: who
+        is removing it is waited for, and one that died over it is forgotten.
+        """
+        folder, going = image_folder(image_id), self._mark(GOING, deadline)
+        if going in self._image(image_id, deadline).marks:
+            with turns.turn(self.site, self.shared, f"image_{image_id}", deadline):
+                if going in self._image(image_id, deadline).marks:
+                    self.shared.delete(f"{folder}/{going}", deadline)
 
     @verb
     def list_images(self, deadline: Deadline) -> Sequence[UUID]:
         """See :meth:`drivers.api.Volumes.list_images`."""
-        mine = self._host_mark(deadline)
+        mine = self._mark(HOST, deadline)
         found: list[UUID] = []
         for name, folder in self.shared.search(IMAGES, deadline).items():
             if is_whole(folder) and mine in folder.marks:
@@ -113,12 +133,12 @@ class Images:
 
     def _image(self, image_id: UUID, deadline: Deadline) -> Folder:
         found = self.shared.search(image_folder(image_id), deadline).get("")
-        if found is None or not is_whole(found) or self._host_mark(deadline) not in found.marks:
+        if found is None or not is_whole(found) or self._mark(HOST, deadline) not in found.marks:
             raise Refused(f"there is no image {image_id} on this host")
         return found
 
-    def _host_mark(self, deadline: Deadline) -> str:
-        return f"{HOST}{self.site.place(deadline).folder.rpartition('/')[2]}"
+    def _mark(self, kind: str, deadline: Deadline) -> str:
+        return f"{kind}{self.site.place(deadline).folder.rpartition('/')[2]}"
 
 
 def image_folder(image_id: UUID) -> str:

@@ -42,11 +42,13 @@ class Folder:
 
 
 class Store:
-    """The files of one host that are ours; with ``shared``, those that all hosts on the datastore have in common."""
+    """The files of one host that are ours; with ``within``, a folder beside it that all hosts on the datastore have in
+    common (``""``: the one above them all).
+    """
 
-    def __init__(self, site: Site, *, shared: bool = False) -> None:
+    def __init__(self, site: Site, *, within: str | None = None) -> None:
         self.site = site
-        self._shared = shared
+        self._within = within
 
     def path(self, relative: str, deadline: Deadline) -> str:
         """``volumes/...`` as a datastore path."""
@@ -55,7 +57,7 @@ class Store:
     def _folder(self, deadline: Deadline) -> str:
         """The root folder without its datastore."""
         folder = self.site.place(deadline).folder
-        return f"{folder.rpartition('/')[0]}/{SHARED}" if self._shared else folder
+        return folder if self._within is None else f"{folder.rpartition('/')[0]}/{self._within}".rstrip("/")
 
     # ------------------------------------------------------------------------------------- folders
 

@@ -137,14 +137,24 @@ def _received(
             expected = max(1, int(lease.info.totalDiskCapacityInKB or 0) * KIB)
             for chunk in nfc.fetch(lease, deadline, CHUNK_BYTES):
                 digest.update(chunk)
-                out.write(chunk)
+                _write(out, chunk)
                 done += len(chunk)
                 lease.percent = min(PERCENT - 1, done * PERCENT // expected)
                 progress(done, None)
             lease.complete(deadline)
-    out.flush()
-    os.fsync(out.fileno())
+    _write(out, b"")
     return done, digest.hexdigest()
+
+
+def _write(out: BinaryIO, chunk: bytes) -> None:
+    """Write, or with nothing more to write bring all to stable storage. Raises Transient when the worker cannot."""
+    try:
+        out.write(chunk)
+        if not chunk:
+            out.flush()
+            os.fsync(out.fileno())
+    except OSError as error:
+        raise Transient(f"the disk cannot be written on the worker: {error.strerror}") from error
 
 
 def _capacity(target: Path) -> int:

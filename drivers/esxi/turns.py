@@ -1,8 +1,9 @@
 """One at a time on a datastore, whichever host, process or worker it is: locks that are folders.
 
 Making a folder is the one step that a host does for exactly one of many who ask. Its holder says in it until when it
-holds (by the host's clock) and says so again and again while it is at work; what a worker that died left is moved
-aside by exactly one of those who wait, and they try again. Who waits longer than its deadline is told Transient.
+holds (by the host's clock; hosts on one datastore are taken to agree within a minute) and says so again and again while
+it is at work; what a worker that died left is moved aside by exactly one of those who wait, and they try again. Who
+waits longer than its deadline is told Transient.
 """
 
 from __future__ import annotations
@@ -87,13 +88,16 @@ class Turn:
             return False  # it is ours, unsigned, or another's: it is waited for as any other
 
     def _sign(self, deadline: Deadline) -> None:
-        self._store.make_folder(f"{self._folder}/{self._mine}", deadline)
-        self._renew(deadline)
+        try:
+            self._store.make_only(f"{self._folder}/{self._mine}", deadline)
+            self._renew(deadline)
+        except vim.fault.FileNotFound as error:
+            raise Transient("another worker took over on this datastore") from error
 
     def _renew(self, deadline: Deadline) -> None:
         told = f"{self._folder}/{UNTIL}{self._now_s(deadline) + HOLD_S}"
         if told != self._told:
-            self._store.make_folder(told, deadline)
+            self._store.make_only(told, deadline)  # in a lock that is there, or one given back would come to life
             self._told = told
 
     def _keep(self) -> None:

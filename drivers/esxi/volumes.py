@@ -35,7 +35,7 @@ from drivers.esxi.holders import Holder
 from drivers.esxi.images import OF, Images
 from drivers.esxi.options import DiskWay
 from drivers.esxi.site import Site, verb
-from drivers.esxi.store import DISK, WHOLE, Folder, Store, kib
+from drivers.esxi.store import DISK, SHARED, WHOLE, Folder, Store, kib
 
 VOLUMES, SNAPSHOTS = "volumes", "snapshots"
 BOOKKEEPING_SNAPSHOT = "stratograph-copy"
@@ -47,7 +47,8 @@ class EsxiVolumes(Images):
     def __init__(self, site: Site) -> None:
         self.site = site
         self.store = Store(site)
-        self.shared = Store(site, shared=True)
+        self.shared = Store(site, within=SHARED)
+        self.everyones = Store(site, within="")
 
     @verb
     def ensure(self, spec: VolumeSpec, deadline: Deadline) -> Volume:
@@ -227,11 +228,11 @@ class EsxiVolumes(Images):
     def _make_of_image(self, volume_id: UUID, image_id: UUID, size_bytes: int, deadline: Deadline) -> None:
         folder = f"{VOLUMES}/{volume_id}"
         disk = f"{folder}/{DISK}"
-        self.image_disk(image_id, size_bytes, deadline)  # refuses before anything is made
+        source = self.image_disk(image_id, size_bytes, deadline)  # refuses before anything is made
         if not self.site.goes_on(disk):
             self._begin(VOLUMES, volume_id, deadline)
             self.store.make_folder(f"{folder}/{OF}{image_id}", deadline)
-        source = self.image_disk(image_id, size_bytes, deadline)  # it is there, and now it sees us
+        self.stay(image_id, deadline)  # it is there, and now it sees us
         if self.site.options.disks is DiskWay.FULL:
             self.store.copy_disk(source, disk, deadline)
         else:

@@ -245,6 +245,42 @@ def test_hosts_that_ask_at_once_bring_an_image_in_once_and_it_goes_with_the_last
         second.close()
 
 
+def test_an_image_that_a_dead_worker_was_removing_stays_for_who_stands_on_it(
+    sim: EsxSim, driver: Driver, base: ImageSpec
+) -> None:
+    driver.volumes.ensure_image(base, Deadline(SECONDS))
+    (folder,) = sim.daemon.folder.glob(f"*/stratograph/shared/images/{base.id}")
+    (mine,) = folder.glob("host_*")
+    going = folder / mine.name.replace("host_", "going_")
+    going.mkdir()
+    driver.volumes.ensure_image(base, Deadline(SECONDS))
+    assert not going.exists()
+    going.mkdir()
+    volume = uuid4()
+    driver.volumes.ensure(api.VolumeSpec(volume, MIB, image_id=base.id), Deadline(SECONDS))
+    assert not going.exists()
+    with pytest.raises(Refused):
+        driver.volumes.remove_image(base.id, Deadline(SECONDS))
+    driver.volumes.remove(volume, Deadline(SECONDS))
+    driver.volumes.remove_image(base.id, Deadline(SECONDS))
+    assert not folder.exists()
+
+
+def test_no_images_disk_goes_while_a_volume_of_whatever_host_says_that_it_stands_on_it(
+    sim: EsxSim, driver: Driver, base: ImageSpec
+) -> None:
+    driver.volumes.ensure_image(base, Deadline(SECONDS))
+    (folder,) = sim.daemon.folder.glob(f"*/stratograph/shared/images/{base.id}")
+    stranger = folder.parent.parent.parent / f"some-other-host/volumes/{uuid4()}/of_{base.id}"
+    stranger.mkdir(parents=True)
+    driver.volumes.remove_image(base.id, Deadline(SECONDS))
+    assert driver.volumes.list_images(Deadline(SECONDS)) == []
+    assert (folder / "disk.vmdk").exists()
+    stranger.rmdir()
+    driver.volumes.remove_image(base.id, Deadline(SECONDS))
+    assert not folder.exists()
+
+
 def test_a_lock_is_waited_for_and_taken_from_who_died(sim: EsxSim, driver: Driver, base: ImageSpec) -> None:
     driver.volumes.list(Deadline(SECONDS))
     (datastore,) = {each.parent for each in sim.daemon.folder.glob("*/stratograph")}
