@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.pages import followed
 from tests.clients.setting_up import HERE, python_client, worked
-from tests.end_to_end.processes import PASSWORD, Cloud
+from tests.end_to_end.processes import Cloud
 
 pytestmark = pytest.mark.xdist_group("python-client")
 FOLDER = HERE / "python"
@@ -28,8 +29,7 @@ def test_is_typed(python: Path) -> None:
     worked([*mypy, f"--python-executable={python}", "main.py"], FOLDER, 200)
 
 
-def test_lives_through_a_server(python: Path, running: Cloud) -> None:
-    printed = worked(
-        [str(python), "main.py", running.gateways[0].url], FOLDER, given={"STRATOGRAPH_PASSWORD": PASSWORD}
-    )
+@pytest.mark.usefixtures("python")
+def test_the_page_as_it_stands_lives_through_a_server(running: Cloud, tmp_path: Path) -> None:
+    printed = followed("python", tmp_path, running.gateways[0].url)
     assert json.loads(printed.splitlines()[-1]) == {"user": "admin", "server": ["BUILDING", "ACTIVE", "GONE"]}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.pages import followed
 from tests.clients.setting_up import npm_client, worked
 from tests.end_to_end.processes import PASSWORD, Cloud, cloud
 
@@ -39,8 +40,9 @@ def test_nothing_in_it_is_untyped(client: Path) -> None:
         assert not re.search(r"\bany\b|@ts-|\bas unknown\b", code), source.name
 
 
-def test_lives_through_a_server(client: Path, running: Cloud) -> None:
-    outcome = _lived(client, running.gateways[0].url)
+def test_the_page_as_it_stands_lives_through_a_server(client: Path, running: Cloud, tmp_path: Path) -> None:
+    printed = followed(client.name, tmp_path, running.gateways[0].url)
+    outcome = json.loads(printed.splitlines()[-1])
     assert outcome == {"user": "admin", "server": ["BUILDING", "ACTIVE", "GONE"], "foreign": "accepted"}
 
 

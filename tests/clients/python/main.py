@@ -165,4 +165,5 @@ async def main(url: str, password: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080", os.environ["STRATOGRAPH_PASSWORD"]))
+    usual = os.environ.get("STRATOGRAPH_URL", "http://127.0.0.1:8080")
+    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else usual, os.environ["STRATOGRAPH_PASSWORD"]))

@@ -1,6 +1,6 @@
 // A server's life from a typed client: ground to stand on, plan, create, follow, look, delete, follow, clean up.
 //
-//   STRATOGRAPH_PASSWORD=… node dist/main.js [url]
+//   STRATOGRAPH_PASSWORD=… node dist/main.js [url, or STRATOGRAPH_URL]
 //
 // STRATOGRAPH_TRUSTED=1 sends hashes instead of documents. Progress goes to stderr, the outcome to stdout as JSON.
 import { randomUUID } from 'node:crypto';
@@ -10,7 +10,7 @@ import type { JobFieldsFragment, ServerCreateInput } from './gql/graphql.js';
 import { read } from './gql/index.js';
 import * as ops from './operations.js';
 
-const url = process.argv[2] ?? 'http://127.0.0.1:8080';
+const url = process.argv[2] ?? process.env['STRATOGRAPH_URL'] ?? 'http://127.0.0.1:8080';
 const password = process.env['STRATOGRAPH_PASSWORD'];
 if (password === undefined) throw new Error('STRATOGRAPH_PASSWORD is not set (see .state/admin-password)');
 
