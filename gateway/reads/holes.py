@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from gateway.kernel.ids import ALPHABET
+from gateway.reads.errors import NotAsPromised
 from gateway.reads.tree import Fill
 
 MARK = f"~{secrets.token_hex(8)}~"
@@ -33,16 +34,18 @@ _FOREIGN = re.compile(r"[^\x00-\x7e]+")
 _DIGITS = bytes.maketrans(bytes(range(32)), ALPHABET.encode())
 _LANE_BITS = 256
 _KEPT = 1024
-
-
-class NotAsPromised(Exception):  # noqa: N818 - an event: the executor shall answer
-    """The rows hold what the schema says they never do."""
+_MOST_KNOWN = 32_768
+_known: dict[bytes, bytes] = {}
+"""The digits of uids that were read lately: pages are read again and again."""
 
 
 class Holes:
-    """The holes of one statement. What few-valued ones were filled with is remembered."""
+    """The holes of one statement. What few-valued ones were filled with is remembered. ``guarded``: whether the
+    statement may tell of a broken promise.
+    """
 
     def __init__(self) -> None:
+        self.guarded = True
         self._fills: list[tuple[Fill, bool]] = []
         self._kept: dict[bytes, bytes] = {}
 
@@ -53,7 +56,7 @@ class Holes:
 
     def filled(self, text: bytes) -> bytes:
         """The database's JSON with all holes filled, in ASCII. Raises NotAsPromised."""
-        if _POISON in text:
+        if self.guarded and _POISON in text:
             raise NotAsPromised
         if self._fills:
             text = _HOLES.sub(self._fill, text)
@@ -78,7 +81,15 @@ class Holes:
 def with_ids(text: bytes) -> bytes:
     """The text with TypeIDs where marked uids were."""
     pieces: list[bytes] = _IDS.split(text)
-    pieces[1::2] = encoded(pieces[1::2])
+    uids = pieces[1::2]
+    found = [_known.get(uid) for uid in uids]
+    if None in found:
+        if len(_known) > _MOST_KNOWN:
+            _known.clear()
+        missing = list({uid for uid, digits in zip(uids, found, strict=True) if digits is None})
+        _known.update(zip(missing, encoded(missing), strict=True))
+        found = [_known[uid] for uid in uids]
+    pieces[1::2] = found  # type: ignore[assignment]  # none of them is None now
     return b"".join(pieces)
 
 
@@ -89,8 +100,8 @@ def encoded(uids: Sequence[bytes]) -> list[bytes]:
     five bits, halving the groups each time, for all lanes at once.
     """
     count = len(uids)
-    lanes = b"0" * 32 + (b"0" * 32).join(uids).translate(None, b"-")
-    number = int(lanes, 16)
+    lanes = (b"0" * 32).join(uids).translate(None, b"-").decode()
+    number = int.from_bytes(bytes.fromhex(lanes), "big")
     for low, high, shift in _masks(count):
         number = (number & low) | ((number & high) << shift)
     digits = number.to_bytes(count * 32, "big").translate(_DIGITS)
@@ -130,4 +141,4 @@ def _dumps(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-__all__ = ["ID_MARK", "MARK", "POISON", "Holes", "NotAsPromised", "encoded", "fill_float", "fill_json", "with_ids"]
+__all__ = ["ID_MARK", "MARK", "POISON", "Holes", "encoded", "fill_float", "fill_json", "with_ids"]

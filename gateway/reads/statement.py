@@ -3,7 +3,7 @@
 Built with SQLAlchemy Core, so that names are quoted and values bound by the same hands as in the ordinary path, and
 compiled once to text; what a request adds are its inputs and its subject's keys, bound by position.
 
-Invariant: every row of a noun is read through the noun's scope. A tree that cannot be spelt raises :class:`Unspelt`.
+Invariant: every row of a noun is read through the noun's scope. A tree that cannot be spelt raises Unspelt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from sqlalchemy.sql.util import ClauseAdapter
 
 from gateway.kernel.access import Subject
 from gateway.reads import words as spelling
-from gateway.reads.holes import Holes, fill_float, fill_json
+from gateway.reads.errors import Unspelt
+from gateway.reads.holes import POISON, Holes, fill_float, fill_json
 from gateway.reads.subjects import Slot
 from gateway.reads.tree import (
     Column,
@@ -41,10 +42,6 @@ from gateway.reads.tree import (
 from gateway.reads.words import PostgresWords, SqliteWords, Words
 
 Sql = Any
-
-
-class Unspelt(Exception):  # noqa: N818 - an event: the executor shall answer
-    """There is no statement for this tree."""
 
 
 Take = Callable[[Sequence[Any], Sequence[Any]], Any]
@@ -87,7 +84,9 @@ def compiled(roots: Sequence[Root], subject: Subject, dialect: Dialect) -> State
     names = found.positiontup or []
     processors = found._bind_processors  # noqa: SLF001 - how SQLAlchemy itself binds; there is no public way
     takes = tuple(_take(found.params[name], processors.get(name)) for name in names)
-    return Statement(str(found), takes, holes)
+    text = str(found)
+    holes.guarded = POISON in text
+    return Statement(text, takes, holes)
 
 
 def _take(value: Any, process: Any) -> Take:

@@ -25,10 +25,9 @@ from gateway.kernel.access import Need, Subject, check
 from gateway.kernel.errors import Refusal, Refusals
 from gateway.kernel.noun import Noun
 from gateway.reads import subjects
-from gateway.reads.holes import NotAsPromised
-from gateway.reads.reader import NotRead
+from gateway.reads.errors import NotAsPromised, NotRead, Unspelt
 from gateway.reads.reader import Reader as Connections
-from gateway.reads.statement import Dialect, Statement, Unspelt, compiled
+from gateway.reads.statement import Dialect, Statement, compiled
 from gateway.reads.subjects import Shape
 from gateway.reads.tree import Root
 from resolvers.kernel import graph, nodes

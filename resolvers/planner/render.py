@@ -26,7 +26,7 @@ from graphql import (
     is_abstract_type,
 )
 
-from gateway.reads.holes import NotAsPromised
+from gateway.reads.errors import NotAsPromised
 from gateway.reads.tree import Fill
 from resolvers.planner.selection import Selection, Unplanned, strawberry_field
 
