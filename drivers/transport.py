@@ -59,7 +59,8 @@ class DiskTransport(Protocol):
         """Write the disk to ``target``, a path of the worker where no file is (mode 0600; gone again on any error).
 
         The file depends on nothing, whatever the disk was built on. Raises Refused when there is no such disk, and
-        while a machine runs on the volume: take a snapshot and export that, or stop the machine.
+        while the machine that holds the volume is not off (a suspended guest's memory holds what it has not written):
+        take a snapshot and export that, or stop the machine.
         """
 
     def import_disk(self, volume_id: UUID, file: DiskFile, deadline: Deadline, progress: Progress = untold) -> Volume:

@@ -65,6 +65,11 @@ class TransportContract:
             with refused(rig):
                 driver.export_disk(DiskSource(volume), tmp_path / "on", rig.deadline)
             assert not (tmp_path / "on").exists()
+            if rig.has(Capability.SUSPEND):
+                rig.power(machine.id, PowerAction.SUSPEND)
+                with refused(rig):
+                    driver.export_disk(DiskSource(volume), tmp_path / "on", rig.deadline)
+                rig.power(machine.id, PowerAction.ON)
             if isinstance(driver, api.Snapshots):
                 snapshot_id = uuid4()
                 driver.snapshot(volume, snapshot_id, rig.deadline)

@@ -130,7 +130,7 @@ class EsxiVolumes(Images):
         with self.site.only(deadline, "export", str(volume_id)):
             holder = holders.of(self.site, volume_id, deadline, carried=True)
             if holder is not None and holder.power is not Power.OFF:
-                raise Refused(f"a machine runs on the volume {volume_id}: export a snapshot of it")
+                raise Refused(f"the machine of the volume {volume_id} is not off: export a snapshot of it")
             if holder is not None:  # its own word: the newest of a chain, or a disk that was adopted where it lies
                 disk = str(holder.device.backing.fileName)
             else:

@@ -78,10 +78,10 @@ def _there(link: Link, kind: str, our_id: UUID, deadline: Deadline) -> Any:
 
 
 def _need_still(link: Link, volume: Any, volume_id: UUID, deadline: Deadline) -> None:
-    """Raise Refused when a machine writes to the volume."""
-    running = [each for each in holders.of_file(link.open(deadline), volume.path()) if each.active]
-    if running:
-        raise Refused(f"a machine runs on the volume {volume_id}: export a snapshot of it")
+    """Raise Refused when a machine writes to the volume, or would go on from memory that knows it."""
+    held = holders.of_file(link.open(deadline), volume.path())
+    if any(each.active or each.domain.hasManagedSaveImage(0) for each in held):
+        raise Refused(f"the machine of the volume {volume_id} is not off: export a snapshot of it")
 
 
 def _fetch(volume: Any, target: Path, deadline: Deadline, progress: Progress) -> DiskFile:

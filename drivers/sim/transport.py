@@ -18,6 +18,7 @@ from drivers.api import (
     DiskFile,
     DiskFormat,
     DiskSource,
+    Power,
     Progress,
     Refused,
     Transient,
@@ -26,12 +27,13 @@ from drivers.api import (
     untold,
 )
 from drivers.sim.gate import Gate
-from drivers.sim.records import SnapshotRecord, VolumeRecord
+from drivers.sim.records import MachineRecord, SnapshotRecord, VolumeRecord
 from drivers.sim.store import Transaction
-from drivers.sim.volumes import METADATA_BYTES, ZEROS, SimVolumes, existing, runs, seen
+from drivers.sim.volumes import METADATA_BYTES, ZEROS, SimVolumes, existing, seen
 
 MARK = b"stratograph-sim:"
 NAME_BYTES = 4096
+OFF = frozenset({Power.OFF.value, Power.CRASHED.value})
 CHUNK_BYTES = 4 * 1024 * 1024
 _ZEROS = bytes(CHUNK_BYTES)
 
@@ -93,8 +95,9 @@ def _source(transaction: Transaction, source: DiskSource) -> tuple[str, int]:
     """Content and size of what is to leave."""
     if source.volume_id is not None:
         volume = existing(transaction, source.volume_id)
-        if any(runs(transaction, each) for each in transaction.holders(f"volume:{volume.id}")):
-            raise Refused(f"a machine runs on the volume {volume.id}: export a snapshot of it")
+        holders = [transaction.get(MachineRecord, each) for each in transaction.holders(f"volume:{volume.id}")]
+        if any(each is not None and each.power not in OFF for each in holders):
+            raise Refused(f"the machine of the volume {volume.id} is not off: export a snapshot of it")
         return volume.content, volume.size_bytes
     snapshot = transaction.get(SnapshotRecord, str(source.snapshot_id))
     if snapshot is None:
