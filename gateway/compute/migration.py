@@ -275,7 +275,8 @@ def request(
         availability_zone=zone,
         needs=frozenset(needs),
         colliding=networks.colliding_hosts(session, network_ids) if network_ids else frozenset(),
-        avoid=avoid | {server.host_id or 0},
+        avoid=avoid,
+        left=server.host_id,
         together=server_group.together(session, server),
     )
 

@@ -112,7 +112,7 @@ class Together:
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is to be placed. ``only`` restricts to hosts (by key) that hold the volumes; ``colliding`` are hosts whose
-    networks overlap with the wanted ones; ``avoid`` are hosts that failed.
+    networks overlap with the wanted ones; ``avoid`` are hosts that failed, ``left`` is the host that a move begins at.
     """
 
     vcpus: int
@@ -125,12 +125,13 @@ class Request:
     colliding: frozenset[int] = frozenset()
     avoid: frozenset[int] = frozenset()
     together: Together | None = None
+    left: int | None = None
 
     @property
     def singled_out(self) -> frozenset[int]:
         """The hosts that are more to it than what room they have: their verdicts differ from others of their kind."""
         members = frozenset(self.together.members) if self.together is not None else frozenset()
-        return self.colliding | self.avoid | members
+        return self.colliding | self.avoid | members | ({self.left} if self.left is not None else frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +247,12 @@ def _avoid(request: Request, host: Candidate) -> Reason | None:
     return Reason(Constraint.FAILED_BEFORE, "the host failed earlier in this job")
 
 
+def _leaves(request: Request, host: Candidate) -> Reason | None:
+    if host.id != request.left:
+        return None
+    return Reason(Constraint.SAME_HOST, "the server is to leave this host")
+
+
 def _group(request: Request, host: Candidate) -> Reason | None:
     group = request.together
     if group is None:
@@ -262,7 +269,7 @@ OF_KINDS: tuple[Filter, ...] = (_enabled, _online, _hypervisor, _zone, _capabili
 """Look at a host's kind only."""
 OF_ROOM: tuple[Filter, ...] = (_vcpus, _ram, _disk)
 """Look at what is free."""
-OF_HOSTS: tuple[Filter, ...] = (_locality, _overlap, _avoid, _group)
+OF_HOSTS: tuple[Filter, ...] = (_locality, _overlap, _avoid, _leaves, _group)
 """Look at which host it is. Those of which they may tell other things than of the rest are ``Request.singled_out``."""
 FILTERS = (*OF_KINDS, *OF_ROOM, *OF_HOSTS)
 
@@ -361,7 +368,7 @@ def decide(
     )
 
 
-_FIXED = frozenset({Constraint.ENABLED, Constraint.ONLINE, Constraint.FAILED_BEFORE})
+_FIXED = frozenset({Constraint.ENABLED, Constraint.ONLINE, Constraint.FAILED_BEFORE, Constraint.SAME_HOST})
 """What no change of the request can mend."""
 
 
