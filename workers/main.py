@@ -24,7 +24,7 @@ from workers.bell import Doorbell, declare, open_broker
 from workers.compute import watch
 from workers.hypervisor import Hosts
 from workers.runner import Runner
-from workers.sweep import Context, Sweep
+from workers.sweep import Context, Direct, Sweep
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +74,8 @@ def start(db: Database, settings: Settings, *, work: bool = True) -> Plant:
     disown_the_dead(db)
     runner = Runner(db, hosts, name, settings=settings)
     declare(broker, runner.run)
-    sweep = Sweep(Context(db, hosts, settings), bell, beat=runner.renew_leases, tell=runner.tell)
+    direct = Direct(runner.run, settings.worker_threads)
+    sweep = Sweep(Context(db, hosts, settings), bell, direct=direct, beat=runner.renew_leases, tell=runner.tell)
     worker = None
     if work:
         worker = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=100)

@@ -1,6 +1,7 @@
 """The sweep: one loop per process that rings for jobs nobody is running and lets each reconciler look.
 
-It is the only retry and the only crash recovery there is. Reconcilers take no argument, compare what is recorded with
+It is the only retry and the only crash recovery there is, and in a worker it runs due jobs itself while the broker is
+away. Reconcilers take no argument, compare what is recorded with
 what is, and repair by submitting a job. A reconciler that fails is logged and tried at its next turn.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,14 +74,47 @@ class Rung:
         return ready
 
 
-def ring_due(db: Database, bell: Bell, rung: Rung | None = None) -> int:
-    """Ring for every job that is due and not run; how many."""
+def ring_due(db: Database, bell: Bell, rung: Rung | None = None, direct: Callable[[int], object] | None = None) -> int:
+    """Ring for every job that is due and not run; how many. Where the bell does not ring, hand them to ``direct``."""
     with db.read() as session:
         waiting = jobs.due(session)
     ready = waiting if rung is None else rung.fresh(waiting)
-    for job_id in ready:
-        bell.ring(job_id)
+    for number, job_id in enumerate(ready):
+        if direct is None or bell.healthy or number == 0:  # one of each turn finds out whether it rings again
+            bell.ring(job_id)
+        if direct is not None and not bell.healthy:
+            direct(job_id)
     return len(ready)
+
+
+@dataclass(slots=True)
+class Direct:
+    """Runs jobs in this process without a broker, on threads that are made when first needed."""
+
+    run: Callable[[int], object]
+    threads: int
+    _pool: ThreadPoolExecutor | None = None
+    _under_way: set[Future[None]] = field(default_factory=set)
+
+    def __call__(self, job_id: int) -> None:
+        """Have a job run."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="direct")
+        future = self._pool.submit(self._run, job_id)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+
+    def stop(self, seconds: float) -> None:
+        """Begin nothing more, and wait at most ``seconds`` for what is under way."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            wait(list(self._under_way), timeout=seconds)
+
+    def _run(self, job_id: int) -> None:
+        try:
+            self.run(job_id)
+        except Exception:
+            log.exception("a job could not be run")
 
 
 @dataclass(slots=True)
@@ -89,6 +124,7 @@ class Sweep:
     context: Context
     bell: Bell
     every_s: float = 0.5
+    direct: Direct | None = None
     beat: Callable[[], object] | None = None
     beat_every_s: float = 10.0
     tell: Callable[[], object] | None = None
@@ -99,7 +135,7 @@ class Sweep:
     def start(self) -> None:
         """Begin: one thread for the jobs, one for each reconciler (a hung host must not hold up the others)."""
         rung = Rung()
-        self._spawn("sweep", self.every_s, lambda: ring_due(self.context.db, self.bell, rung))
+        self._spawn("sweep", self.every_s, lambda: ring_due(self.context.db, self.bell, rung, self.direct))
         if self.beat is not None:
             self._spawn("leases", self.beat_every_s, self.beat)
         if self.tell is not None:
@@ -113,6 +149,8 @@ class Sweep:
         until = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+        if self.direct is not None:
+            self.direct.stop(max(0.0, until - time.monotonic()))
 
     def _spawn(self, name: str, every_s: float, turn: Callable[[], object]) -> None:
         thread = threading.Thread(target=self._loop, args=(name, every_s, turn), name=f"sweep-{name}", daemon=True)

@@ -148,8 +148,10 @@ NOUN = register(Noun("job", Job, lambda subject: within(col(Job.tenant_id), subj
 
 class Bell:
     """How a committed job is announced to workers; set by the composition root. Silent until then: the sweep finds
-    it.
+    it. ``healthy``: whether the last one was heard.
     """
+
+    healthy: bool = True
 
     def ring(self, job_id: int) -> None:
         """Tell a worker."""

@@ -59,8 +59,8 @@ class Database:
             self._read = _sqlite_engine(self.url, write=False)
             self._write = _sqlite_engine(self.url, write=True)
         else:
-            options = {"pool_size": 16, "max_overflow": 16, "pool_pre_ping": True}
-            self._write = sa.create_engine(self.url, **options)
+            self._write = sa.create_engine(self.url, pool_size=16, max_overflow=16)
+            _ping_idle(self._write)
             self._read = self._write.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
@@ -185,6 +185,27 @@ def _concurrent(error: Exception) -> bool:
         return False
     state = getattr(error.orig, "sqlstate", None)
     return state in _RETRYABLE_SQLSTATES or "database is locked" in str(error.orig)
+
+
+PING_AFTER_S = 1.0
+"""A connection that was used more lately than that is taken to be alive: a ping costs as much as a small read."""
+
+
+def _ping_idle(engine: sa.Engine) -> None:
+    """Have connections that were idle for a while checked before they are used, and replaced when they are dead."""
+
+    @sa.event.listens_for(engine, "checkin")
+    def _checkin(_connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    @sa.event.listens_for(engine, "checkout")
+    def _checkout(connection: Any, record: Any, _proxy: object) -> None:
+        if time.monotonic() - record.info.get("used", time.monotonic()) < PING_AFTER_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except Exception as error:
+            raise sa.exc.DisconnectionError from error
 
 
 def _sqlite_engine(url: sa.URL, *, write: bool) -> sa.Engine:
