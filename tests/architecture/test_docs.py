@@ -190,6 +190,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
     """A cloud on the sim driver as `make run` serves it, with its state directory where the examples look for it."""
     listen = f"127.0.0.1:{free_port()}"
     given = {"STATE_DIR": str(tmp_path / ".state"), "LISTEN": listen, "DRIVERS": "sim"}
+    given["ALLOWED_WEBHOOK_NETWORKS"] = "127.0.0.0/8"  # as the page on webhooks says
     environment = {f"{PREFIX}{name}": value for name, value in given.items()}
     made = Gateway("serve", environment, tmp_path / "log", url=f"http://{listen}")
     made.start()
@@ -202,12 +203,15 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 
 def test_the_examples_work_as_they_stand(gateway: Gateway, tmp_path: Path) -> None:
-    guide = Page(ROOT / "resolvers/GUIDE.md")
-    parts = [block.text for page in (README, guide) for block in page.blocks if block.tested]
-    assert len(parts) == 10
+    names = ("resolvers/GUIDE.md", "gateway/dashboard/PLAYGROUND.md", "gateway/integration/WEBHOOKS.md")
+    followed = (README, *(Page(ROOT / name) for name in names))
+    parts = [block.text for page in followed for block in page.blocks if block.tested]
+    assert len(parts) == 17
     # The last part of the front page asks what became of the volume; a reader takes longer than the job.
     parts.insert(1, "until ask '{ volumes { nodes { status } } }' | grep -q AVAILABLE; do sleep 0.1; done\n")
-    script = "\n".join(["set -eu", *parts]).replace("http://127.0.0.1:8080", gateway.url)
+    script = "\n".join(["set -eu", "trap 'kill $(jobs -p) 2>/dev/null' EXIT", *parts])
+    script = script.replace("http://127.0.0.1:8080", gateway.url)
+    script = script.replace("9099", str(free_port()))  # where the webhooks' receiver listens
     path = f"{PROGRAM.parent}:{os.environ['PATH']}"
     ran = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env={"PATH": path, "HOME": str(tmp_path), "LANG": "C.UTF-8"},
@@ -220,6 +224,11 @@ def test_the_examples_work_as_they_stand(gateway: Gateway, tmp_path: Path) -> No
     assert '"possible":true' in told
     assert '"status":"ACTIVE","addresses":["10.20.0.2"]' in told
     ends = re.findall(r'"jobChanged":\{"status":"(SUCCEEDED|FAILED|CANCELLED|STUCK)"', told)
-    assert ends == ["SUCCEEDED"] * 3
+    assert ends == ["SUCCEEDED"] * 4
+    assert '"type":"network"' in told
+    assert "<title>Playground" in told
+    assert re.findall(r"^(?:new|again) network\.created network_", told, re.MULTILINE) == [
+        "new network.created network_", "again network.created network_",
+    ]  # fmt: skip
     assert [each for each in ("server.create SUCCEEDED", "server.delete SUCCEEDED") if each not in told] == []
     assert set(re.findall(r'"userErrors":\[[^\]]*\]', told)) == {'"userErrors":[]'}
