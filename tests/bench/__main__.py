@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="only these parts")
     parser.add_argument("--peers", action="store_true", help="reads: PostGraphile 5 too, from npm on first use")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the figures go")
-    parser.add_argument("--minutes", type=float, default=5.0, help="no further part is begun after so long")
+    parser.add_argument("--minutes", type=float, default=10.0, help="no further part is begun after so long")
     asked = parser.parse_args()
     end = time.monotonic() + asked.minutes * 60
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

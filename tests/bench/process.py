@@ -101,13 +101,18 @@ def worker(environment: Mapping[str, str], log: Path) -> Measured:
     """A worker that says it is ready."""
     began = time.monotonic()
     process = start((PROGRAM, "worker"), environment, log)
-    deadline = began + START_SECONDS
-    while "workers are ready" not in log.read_text(errors="replace"):
-        _check(process, deadline)
-        time.sleep(0.01)
+    await_line(process, "workers are ready")
     process.started_s = time.monotonic() - began
     process.start_cpu_ms = process.cpu_ms
     return process
+
+
+def await_line(process: Measured, text: str) -> None:
+    """Return when the log has the text. Raises ServerError with the end of the log."""
+    deadline = time.monotonic() + START_SECONDS
+    while text not in process.log.read_text(errors="replace"):
+        _check(process, deadline)
+        time.sleep(0.01)
 
 
 def await_url(process: Measured, url: str) -> None:

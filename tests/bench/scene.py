@@ -127,9 +127,9 @@ class Ground:
         names = (f"{prefix}-{number}" for number in range(count))
         return insert(self.db, row, ({"name": name, "endpoint": f"sim://{name}"} for name in names))
 
-    def servers(self, count: int, *, first: int, host: int) -> None:
-        """Servers that run, each with what it would have left behind: a port with an address, a volume, a job and its
-        metered intervals. ``first`` is the number of the first one's address.
+    def servers(self, count: int, *, first: int, host: int, history: bool = True) -> None:
+        """Servers that run, each with what it would have left behind: a port with an address, a volume, and (unless
+        ``history`` is false) a job and its metered intervals. ``first`` is the number of the first one's address.
         """
         db = self.db
         owner: dict[str, Any] = {"tenant_id": self.tenant}
@@ -153,6 +153,8 @@ class Ground:
         self._join(ports)
         disk = Volume(**owner, name="data", status=VolumeStatus.IN_USE, size_gib=1, host_id=host, device="vdb")
         insert(db, disk, ({"server_id": key} for key in keys))
+        if not history:
+            return
         now = datetime.now(UTC)
         done = Job(**owner, kind="server.create", status=Status.SUCCEEDED, progress=1.0, due_at=now, finished_at=now)
         targets = [ids.encode("server", uid) for uid in uids]

@@ -53,7 +53,8 @@ class Report:
         """Print the table."""
         table = Table(title="Stratograph bench", title_justify="left")
         for name in ("what", "value", "unit", "baseline", "ratio", "target", "against / note"):
-            table.add_column(name, justify="right" if name in ("value", "baseline", "ratio") else "left")
+            numeric = name in ("value", "baseline", "ratio")
+            table.add_column(name, justify="right" if numeric else "left", no_wrap=name != "against / note")
         section = None
         for each in self.figures:
             if each.section != section:
@@ -70,7 +71,7 @@ class Report:
                 each.target,
                 told,
             )
-        console = Console(width=max(150, Console().width))
+        console = Console(width=max(170, Console().width))
         console.print(table)
         console.print("Two noisy shared cores: trust ratios and CPU per request, not absolute rates.", style="dim")
 

@@ -189,7 +189,13 @@ def _people(lay: Laying) -> None:
         lay.add(Membership, user_id=user, tenant_id=tenant, role=role)
     for tenant in (OURS, THEIRS, GONE, SECOND):
         for resource in Resource:
-            lay.add(Quota, tenant_id=tenant, resource=resource, limit=lay.pick(-1, 0, 2**31 - 1), used=lay.pick(0, 7))
+            lay.add(
+                Quota,
+                tenant_id=tenant,
+                resource=resource,
+                limit=lay.pick(-1, 0, 2**31 - 1),
+                used=2**40 if tenant == GONE else lay.pick(0, 7),
+            )  # more than the schema's Int holds
     for tenant in (OURS, OURS, OURS, THEIRS, SECOND):
         lay.add(ApiKey, 2, user_id=lay.pick(2, 3, 5), tenant_id=tenant, digest=_digest)
     lay.add(Session, 12, user_id=lay.pick(1, 2, 3, 4, 5), revoked_at=lay.pick(None, None, MOMENTS[3]))
@@ -204,7 +210,7 @@ def _digest(number: int) -> str:
 def _places(lay: Laying) -> None:
     lay.add(Flavor, 7, name=_unique("flavor"), deleted_at=lambda n: MOMENTS[2] if n > 5 else None)
     lay.add(
-        Host, 5, name=_unique("host"), endpoint=lambda n: f"sim://host-{n}", options={}, username=None,
+        Host, 5, name=_unique("host"), endpoint=lambda n: f"sim://host-{n}", options={"store": "memory"}, sealed_secret=None, username=None,
         facts=lay.pick({}, {"version": TEXTS[3], "cpu_model": None}, {"accelerator": "TCG", "cpu_model": TEXTS[8]}),
     )  # fmt: skip
     lay.add(

@@ -16,4 +16,4 @@ const preset = {
 const serving = postgraphile(preset).createServ(grafserv);
 const server = createServer();
 await serving.addTo(server);
-server.listen(Number(port), "127.0.0.1", () => console.log("ready"));
+server.listen(Number(port), "127.0.0.1", () => console.log("PostGraphile listens"));
