@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from graphql import GraphQLSchema, get_introspection_query, parse
+from graphql import DocumentNode, GraphQLSchema, OperationDefinitionNode, get_introspection_query, parse
 
 from resolvers.transport import limits as module
 from resolvers.transport.errors import ErrorCode, RequestRefused
@@ -153,8 +153,15 @@ def test_a_bomb_is_refused(schema: GraphQLSchema, name: str) -> None:
     assert refused(schema, bombs()[name])[0].startswith("TOO_MANY_")
 
 
-def test_twice_the_levels_are_twice_the_steps() -> None:
-    """Each fragment is measured once, however often it is spread."""
+def levels_of(count: int) -> DocumentNode:
+    """Fragments that spread the next one twice: expanded, 2 to the power of ``count`` fields."""
+    spreads = "".join(f"fragment F{n} on Server {{ ...F{n + 1} ...F{n + 1} }}" for n in range(count))
+    return parse("query Q { server { ...F0 } }" + spreads + f"fragment F{count} on Server {{ peer {{ name }} }}")
+
+
+@pytest.mark.parametrize("levels", [40, 80, 150])
+def test_each_fragment_is_measured_once(levels: int) -> None:
+    """However often it is spread: twice the levels are twice the steps."""
 
     class Counting(module._Shapes):
         calls = 0
@@ -163,17 +170,27 @@ def test_twice_the_levels_are_twice_the_steps() -> None:
             Counting.calls += 1
             return super().of(*arguments)
 
-    steps = []
-    for levels in (40, 80):
-        Counting.calls = 0
-        text = "{ server { ...F0 } }" + "".join(
-            f"fragment F{n} on Server {{ ...F{n + 1} ...F{n + 1} }}" for n in range(levels)
-        ) + f"fragment F{levels} on Server {{ name }}"  # fmt: skip
-        measure = Counting(Limits(nodes=10**10, duplicates=10**30))
-        for fragment in module.fragments_in_order(parse(text)):
-            measure.add_fragment(fragment)
-        steps.append(Counting.calls)
-    assert steps == [41, 81]
+    measure = Counting(Limits(nodes=10**10, duplicates=10**60))
+    for fragment in module.fragments_in_order(levels_of(levels)):
+        measure.add_fragment(fragment)
+    assert Counting.calls == levels + 2  # one selection each, and the inner one of the last
+
+
+@pytest.mark.parametrize("levels", [40, 80, 150])
+def test_each_fragment_is_priced_once(schema: GraphQLSchema, levels: int) -> None:
+    class Counting(module._Walk):
+        calls = 0
+
+        def _selections(self, *arguments: Any) -> module._Cost:
+            Counting.calls += 1
+            return super()._selections(*arguments)
+
+    document = levels_of(levels)
+    operation = document.definitions[0]
+    assert isinstance(operation, OperationDefinitionNode)
+    model = module.CostModel(schema, Limits(), document, operation)
+    assert Counting(model, {}, {}).total() == min(1 + 2**levels, module.SATURATED)
+    assert Counting.calls == levels + 4  # and the operation's two
 
 
 def test_a_cycle_of_fragments_ends_and_is_refused(schema: GraphQLSchema) -> None:
