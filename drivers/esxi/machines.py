@@ -42,6 +42,8 @@ class EsxiMachines:
         """See :meth:`drivers.api.Machines.ensure`. One that is there gets name, marks, vcpus and ram when it is off."""
         with self.site.only(deadline, "machine", str(spec.id)):
             found = self.find(spec.id, deadline)
+            if found is None and self._elsewhere(spec.id, deadline):
+                raise Refused("the machine is on another host of the same pool")
             if found is None:
                 self._create(spec, deadline)
             else:
@@ -59,6 +61,8 @@ class EsxiMachines:
                     power.reach(self.site, machine.PowerOffVM_Task, deadline)
                 self._merge_snapshots(machine, deadline)
                 self.site.send(machine.UnregisterVM, deadline)
+            elif self._elsewhere(machine_id, deadline):
+                return  # its folder is shared, and it moved away
             self.store.delete(f"{MACHINES}/{machine_id}", deadline)
 
     @verb
@@ -137,6 +141,13 @@ class EsxiMachines:
             return (found, properties) if here and reading.our_machine(properties) is not None else None
 
         return self.site.look(ask, deadline)
+
+    def _elsewhere(self, machine_id: UUID, deadline: Deadline) -> bool:
+        """Whether the machine is on another host that shares its folder with ours."""
+        if self.site.options.shared is None:
+            return False
+        index = self.site.content.searchIndex
+        return self.site.look(lambda: index.FindByUuid(None, str(machine_id), True, True), deadline) is not None
 
     def must(self, machine_id: UUID, deadline: Deadline) -> tuple[Any, reading.Properties]:
         """The machine. Raises Refused when it is not there."""
