@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
@@ -48,9 +49,16 @@ def serve() -> None:
         log_config=None,
         access_log=False,
         ws_max_size=1 << 20,
+        ws_ping_interval=None,  # the protocol on top of it has pings of its own
+        ws_per_message_deflate=False,  # a compressor a socket holds more memory than all the rest of it
         timeout_graceful_shutdown=10,
         server_header=False,
     )
+    # What is there by now stays: collecting garbage need not look at it again. A look at all of it takes as long as
+    # telling thousands of subscribers.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     server = banner.Announcing(config, lambda: banner.show(cloud), cloud.stopping.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises it once more when all has ended well

@@ -6,7 +6,7 @@ The composition root gives ``Recogniser(db).authenticate`` to the transport, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from gateway.identity import authentication
@@ -16,12 +16,25 @@ from gateway.kernel.db import Database
 from gateway.kernel.errors import Unauthenticated
 from resolvers.kernel.context import on_thread
 from resolvers.transport.caller import Caller
+from resolvers.transport.once import Once
 
 
-async def _recognised(db: Database, token: str) -> Recognition:
-    """Whose token this is; a thread is only needed when it was not used within the last quarter second."""
-    known = authentication.remembered(db, token)
-    return known if known is not None else await on_thread(lambda: authentication.authenticate(db, token))
+class Door:
+    """Where tokens are shown. A thread is only needed for one that was not shown within the last quarter second, and
+    one for all who show it in the same moment: thousands of sockets may be told of the same event.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._looking: Once[Recognition] = Once(0)
+
+    async def recognised(self, token: str) -> Recognition:
+        """Whose token this is. Raises Unauthenticated."""
+        known = authentication.remembered(self._db, token)
+        return known if known is not None else await self._looking.get(token, lambda: self._look(token))
+
+    async def _look(self, token: str) -> Recognition:
+        return await on_thread(lambda: authentication.authenticate(self._db, token))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,38 +61,44 @@ class Known:
 
     key: str
     expires_at: datetime | None
-    token: str
-    db: Database
+    token: str = field(repr=False)
+    door: Door = field(repr=False, compare=False)
+    told: dict[str, tuple[Recognition, Subject]] = field(default_factory=dict, repr=False, compare=False)
+    """The subject of the newest operation, as long as who it is was not looked up anew."""
 
     async def valid(self) -> bool:
         """Whether the token still is recognised; a quarter second behind at most."""
         try:
-            await _recognised(self.db, self.token)
+            await self.door.recognised(self.token)
         except Unauthenticated:
             return False
         return True
 
     async def current(self, caller: Caller, request_id: str | None = None) -> Subject:
         """The subject with the roles of this moment. Raises Unauthenticated when the token was revoked meanwhile."""
-        found = await _recognised(self.db, self.token)
-        return authentication.told(
-            found,
-            address=caller.ip or "",
-            request_id=request_id or caller.request_id,
-            user_agent=caller.user_agent or "",
+        found = await self.door.recognised(self.token)
+        request_id = request_id or caller.request_id
+        last = self.told.get(request_id)
+        if last is not None and last[0] is found:
+            return last[1]
+        subject = authentication.told(
+            found, address=caller.ip or "", request_id=request_id, user_agent=caller.user_agent or ""
         )
+        self.told.clear()
+        self.told[request_id] = (found, subject)
+        return subject
 
 
 class Recogniser:
     """Recognises callers against one database."""
 
     def __init__(self, db: Database) -> None:
-        self._db = db
+        self._door = Door(db)
 
     async def authenticate(self, caller: Caller) -> Anonymous | Known:
         """The caller's identity. Raises Unauthenticated for a token that is worth nothing: it never counts as none."""
         token = caller.token
         if token is None:
             return Anonymous(f"address {caller.ip}")
-        found = await _recognised(self._db, token)
-        return Known(found.key, found.expires_at, token, self._db)
+        found = await self._door.recognised(token)
+        return Known(found.key, found.expires_at, token, self._door)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
@@ -29,6 +29,11 @@ class Event:
     """An entry of the event log."""
 
     entry: strawberry.Private[events.Event]
+
+    @property
+    def shared(self) -> Hashable:
+        """Its name among all that is pushed: who asks alike is shown it alike."""
+        return ("event", self.entry.cursor)
 
     @strawberry.field(description="The place behind this event: give it as `after` to go on from here.")
     def cursor(self) -> str:
@@ -104,6 +109,18 @@ async def all_events(
             yield Event(entry=entry)
 
 
+def pushed(row: Any, entry: events.Event) -> Any:
+    """A row as the event found it: who asks alike is shown it alike."""
+    shown = wrap(row)
+    shown.shared = (entry.cursor, row.version)
+    return shown
+
+
+async def _look(context: Context, noun: Noun[Any], public_id: str) -> Any:
+    subject = context.subject
+    return await context.read(lambda session: noun.get(session, subject, public_id))
+
+
 async def changes(info: Info, noun: Noun[Any], public_id: str, done: Any = None) -> AsyncIterator[Any]:
     """An object now and after each change, until ``done(row)`` or it is gone. Raises NotFound for one that may not be
     seen.
@@ -111,18 +128,20 @@ async def changes(info: Info, noun: Noun[Any], public_id: str, done: Any = None)
     context: Context = info.context
     cursor = await context.read(events.newest)
     row = await context.read(lambda session: noun.get(session, context.subject, public_id, "id"))
-    yield wrap(row)
+    yield wrap(row)  # as it is now, so for this subscriber alone
     version = row.version
     if done is not None and done(row):
         return
-    async for _ in context.services.feed.stream(cursor, row.uid):
-        subject = await context.now()
+    async for entry in context.services.feed.stream(cursor, row.uid):
+        context.subject = await context.now()
         try:
-            row = await context.read(partial(noun.get, subject=subject, text=public_id))
+            row = await context.services.feed.once.get(
+                (entry.cursor, context.viewer), partial(_look, context, noun, public_id)
+            )
         except errors.NotFound:
             return
         if row.version > version:
             version = row.version
-            yield wrap(row)
+            yield pushed(row, entry)
             if done is not None and done(row):
                 return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -47,6 +47,12 @@ class Context:
     limits: Any = None
     refresh: Callable[[], Awaitable[Subject]] | None = None
     loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def viewer(self) -> Hashable:
+        """All of the subject that what it sees may depend on: equal viewers are shown the same."""
+        who = self.subject
+        return (who.user_id, who.session_id, who.api_key_id, who.admin, frozenset(who.roles.items()))
 
     async def now(self) -> Subject:
         """The subject with the roles of this moment: for streams that outlive them."""

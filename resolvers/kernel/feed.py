@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -21,6 +22,7 @@ from gateway.jobs import event as events
 from gateway.jobs.event import Cursor, Event
 from gateway.kernel.db import Database
 from resolvers.kernel.context import on_thread
+from resolvers.transport.once import Once
 
 BATCH = 500
 LOOK_EVERY_S = 0.1
@@ -55,6 +57,8 @@ class Feed:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self.once: Once[Any] = Once()
+        """What several subscribers read for the same event, read once."""
         self._all: set[Subscriber] = set()
         self._by_object: dict[UUID, set[Subscriber]] = defaultdict(set)
         self._wake = asyncio.Event()

@@ -20,15 +20,20 @@ _ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",",
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``data`` is a mapping, None, or the ready JSON text of the data; it counts only when ``executed``."""
+    """``data`` is a mapping, None, or the ready JSON text of the data; it counts only when ``executed``. ``ready`` is
+    the whole response as JSON, where it was made for several at once.
+    """
 
     data: Mapping[str, Any] | bytes | None = None
     executed: bool = False
     errors: Sequence[Mapping[str, Any]] = ()
     extensions: Mapping[str, Any] = field(default_factory=dict)
+    ready: bytes | None = None
 
     def encoded(self) -> bytes:
         """The response as JSON."""
+        if self.ready is not None:
+            return self.ready
         rest: dict[str, Any] = {}
         if self.errors:
             rest["errors"] = list(self.errors)

@@ -12,7 +12,8 @@ cannot tell a refused variable from a failed field.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+import json
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -31,6 +32,7 @@ from resolvers.transport.caller import Caller, ContextBuilder, Identity, Operati
 from resolvers.transport.documents import Documents
 from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
 from resolvers.transport.limits import too_much
+from resolvers.transport.once import Once
 from resolvers.transport.operations import DocumentCache, Operation
 from resolvers.transport.rates import Budget
 from resolvers.transport.requests import GraphQLRequest
@@ -78,6 +80,7 @@ class Engine:
             settings.manifest, trusted_only=settings.trusted_only, registering=settings.persisted_queries
         )
         self._extended = bool(schema.get_extensions())
+        self._once: Once[Answer | None] = Once()
 
     async def prepare(
         self,
@@ -197,31 +200,44 @@ class Engine:
                 return
             if hasattr(source, "aclose"):
                 await stack.enter_async_context(aclosing(source))
-            answers = await stack.enter_async_context(aclosing(self._events(ready, executor, source, extended)))
+            view = View(ready, executor, extended)
+            answers = await stack.enter_async_context(aclosing(self._events(view, source)))
             async for answer in answers:
                 yield answer
 
-    async def _events(
-        self, ready: Ready, executor: Executor[Any], source: AsyncIterable[Any], extended: Extended | None
-    ) -> AsyncGenerator[Answer, None]:
+    async def _events(self, view: View, source: AsyncIterable[Any]) -> AsyncGenerator[Answer, None]:
+        ready = view.ready
         try:
             async for event in source:
-                yield await self._event(ready, executor, event, extended)
+                yield await self._event(view, event)
         except Exception as error:  # noqa: BLE001 - the source's failure is told like a field's, then the stream ends
             failed = error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
             yield Answer(
                 executed=True, errors=presented([failed], ready.caller.request_id), extensions=ready.extensions
             )
 
-    async def _event(self, ready: Ready, executor: Executor[Any], event: Any, extended: Extended | None) -> Answer:
+    async def _event(self, view: View, event: Any) -> Answer:
         try:
             async with asyncio.timeout(self.settings.operation_deadline_seconds):
-                each = executor.build_per_event_executor(event)
-                each.context_value = await self._built_context(ready)
-                result = await _settled(execute_subscription_event(each))
+                context = await self._built_context(view.ready)
+                key = view.shared_as(context, event)
+                shared = None
+                if key is not None:
+                    shared = await self._once.get(key, lambda: self._for_all(view, context, event))
+                return shared if shared is not None else await self._for_one(view, context, event)
         except TimeoutError:
-            return self._timed_out(ready)
-        return await self._presented(ready, result, extended)
+            return self._timed_out(view.ready)
+
+    async def _for_one(self, view: View, context: Any, event: Any) -> Answer:
+        each = view.executor.build_per_event_executor(event)
+        each.context_value = context
+        result = await _settled(execute_subscription_event(each))
+        return await self._presented(view.ready, result, view.extended)
+
+    async def _for_all(self, view: View, context: Any, event: Any) -> Answer | None:
+        """What all who see the same get. None when it has errors: those carry the request id of each operation."""
+        answer = await self._for_one(view, context, event)
+        return None if answer.errors else Answer(executed=True, ready=answer.encoded())
 
     async def _built_context(self, ready: Ready) -> Any:
         try:
@@ -288,6 +304,24 @@ class Engine:
         refused = RequestRefused(ErrorCode.TIMEOUT, message, deadlineSeconds=seconds)
         answer = refused_answer(refused, ready.caller.request_id)
         return Answer(executed=True, errors=answer.errors, extensions=ready.extensions)
+
+
+class View:
+    """One subscription at work. Those whose texts, variables and contexts' ``viewer`` are equal see every event that
+    has a ``shared`` name alike, so it is rendered once for them.
+    """
+
+    def __init__(self, ready: Ready, executor: Executor[Any], extended: Extended | None) -> None:
+        self.ready = ready
+        self.executor = executor
+        self.extended = extended
+        operation = ready.operation
+        self._shape = (operation.text, operation.name, json.dumps(ready.variables, sort_keys=True, default=repr))
+
+    def shared_as(self, context: Any, event: Any) -> Hashable | None:
+        """The key of what others may get as well; None for what is rendered for this subscriber alone."""
+        viewer, name = getattr(context, "viewer", None), getattr(event, "shared", None)
+        return None if viewer is None or name is None or self.extended is not None else (name, viewer, self._shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -49,17 +49,6 @@ class Tally:
 
     def __len__(self) -> int:
         return self._held.total()
-
-
-async def first_finished(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Runs them side by side until one returns or raises, ends the others, and passes on what was raised."""
-    tasks = [asyncio.ensure_future(each) for each in coroutines]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await ended(tasks)
-    for task in done:
-        task.result()
 
 
 class Watch:

@@ -8,6 +8,7 @@ connection mode (PUT a token, many operations) is deliberately absent: WebSocket
 from __future__ import annotations
 
 import asyncio
+from asyncio import FIRST_COMPLETED
 from contextlib import aclosing
 from typing import Final
 
@@ -16,7 +17,8 @@ from starlette.types import Receive, Send
 from resolvers.transport.answers import Answer, refused_answer
 from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
 from resolvers.transport.execution import Engine, Ready
-from resolvers.transport.lives import Tally, disconnected, first_finished, until_invalid
+from resolvers.transport.lives import Tally, disconnected, ended
+from resolvers.transport.vigil import Bells, Vigil
 
 _COMPLETE: Final = b"event: complete\ndata: \n\n"
 _PING: Final = b":\n\n"
@@ -29,6 +31,8 @@ class EventStreams:
         self._engine = engine
         self._settings = engine.settings
         self._tally = tally
+        self._tokens = Vigil(engine.settings.validity_poll_seconds)
+        self._stopping = Bells(engine.settings.stopping)
 
     async def serve(self, ready: Ready, receive: Receive, send: Send) -> None:
         """Streams the operation until it completes, the client leaves, the token ends or the server stops.
@@ -37,13 +41,18 @@ class EventStreams:
         """
         with self._tally.slot(ready.identity.key):
             await _begin(send, ready.caller.request_id)
-            await first_finished(
-                self._pump(ready, send),
-                disconnected(receive),
-                self._expiry(ready, send),
-                self._pings(send),
-                self._stopping(),
-            )
+            with self._tokens.over(ready.identity) as expired, self._stopping.rung() as stopping:
+                work = [asyncio.create_task(each) for each in (self._pump(ready, send), disconnected(receive))]
+                pinging = asyncio.create_task(self._pings(send))
+                try:
+                    done, _ = await asyncio.wait((*work, pinging, expired, stopping), return_when=FIRST_COMPLETED)
+                finally:
+                    await ended([*work, pinging])
+                for task in (*work, pinging):
+                    if task in done:
+                        task.result()
+                if expired in done:
+                    await self._tell_expired(ready, send)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def tell(self, answer: Answer, request_id: str, send: Send) -> None:
@@ -62,8 +71,7 @@ class EventStreams:
             await _next(send, refused_answer(refusal(error, request_id), request_id))
         await _chunk(send, _COMPLETE)
 
-    async def _expiry(self, ready: Ready, send: Send) -> None:
-        await until_invalid(ready.identity, self._settings.validity_poll_seconds)
+    async def _tell_expired(self, ready: Ready, send: Send) -> None:
         refused = RequestRefused(ErrorCode.UNAUTHENTICATED, "The token expired or was revoked.")
         await _next(send, refused_answer(refused, ready.caller.request_id))
 
@@ -71,9 +79,6 @@ class EventStreams:
         while True:
             await asyncio.sleep(self._settings.ping_seconds)
             await _chunk(send, _PING)
-
-    async def _stopping(self) -> None:
-        await (self._settings.stopping or asyncio.Event()).wait()
 
 
 async def _begin(send: Send, request_id: str) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack, aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -32,8 +32,9 @@ from resolvers.transport.caller import (
 )
 from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
 from resolvers.transport.execution import Engine
-from resolvers.transport.lives import Tally, ended, first_finished, until_invalid
+from resolvers.transport.lives import Tally, ended
 from resolvers.transport.requests import decoded, request_of
+from resolvers.transport.vigil import Bells, Vigil, pulse
 
 SUBPROTOCOL: Final = "graphql-transport-ws"
 _REASON_BYTES: Final = 120
@@ -66,6 +67,7 @@ class SocketEndpoint:
         self._engine = engine
         self._authenticate = authenticate
         self._tally = tally
+        self._shared = Shared(Vigil(engine.settings.validity_poll_seconds), Bells(engine.settings.stopping))
         self._pending = Tally(engine.settings.pending_connections_per_address, "unauthenticated connections")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +96,7 @@ class SocketEndpoint:
         settings = self._engine.settings
         with ExitStack() as pending:
             pending.enter_context(self._pending.slot(websocket.client.host if websocket.client else ""))
-            socket = Socket(websocket, self._engine)
+            socket = Socket(websocket, self._engine, self._shared)
             try:
                 async with asyncio.timeout(settings.connection_init_seconds):
                     caller = await socket.introduction()
@@ -127,15 +129,26 @@ class SocketEndpoint:
         return origin.scheme in {"http", "https"} and origin.netloc.lower() == websocket.headers.get("host", "").lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all sockets wait for, once for all."""
+
+    tokens: Vigil
+    stopping: Bells
+
+
 class Socket:
     """One accepted socket: its messages and its operations."""
 
-    def __init__(self, websocket: WebSocket, engine: Engine) -> None:
+    def __init__(self, websocket: WebSocket, engine: Engine, shared: Shared) -> None:
         self._websocket = websocket
         self._engine = engine
         self._settings = engine.settings
+        self._shared = shared
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pings: set[asyncio.Task[None]] = set()
+        self._silent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._heard = False
 
     async def introduction(self) -> Caller:
@@ -164,12 +177,22 @@ class Socket:
     async def run(self, identity: Identity, caller: Caller) -> None:
         """Acknowledges, then serves operations. Raises SocketClosed, or WebSocketDisconnect when the client left."""
         await self._send({"type": "connection_ack"})
-        try:
-            await first_finished(
-                self._messages(identity, caller), self._expiry(identity), self._pings(), self._stopping()
-            )
-        finally:
-            await ended(list(self._tasks))
+        with ExitStack() as stack:
+            reasons = {
+                stack.enter_context(self._shared.tokens.over(identity)): (4403, "The token expired or was revoked"),
+                stack.enter_context(self._shared.stopping.rung()): (1001, "The server is stopping"),
+                self._silent: (4408, "No pong"),
+            }
+            stack.enter_context(pulse(self._settings.ping_seconds, self._ping))
+            messages = asyncio.create_task(self._messages(identity, caller))
+            try:
+                done, _ = await asyncio.wait((messages, *reasons), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await ended([messages, *self._tasks, *self._pings])
+        for future, reason in reasons.items():
+            if future in done:
+                raise SocketClosed(*reason)
+        messages.result()
 
     async def _messages(self, identity: Identity, caller: Caller) -> None:
         while True:
@@ -236,21 +259,20 @@ class Socket:
         errors = presented(refused.errors, caller.request_id)
         await self._send({"id": operation_id, "type": "error", "payload": errors})
 
-    async def _expiry(self, identity: Identity) -> None:
-        await until_invalid(identity, self._settings.validity_poll_seconds)
-        raise SocketClosed(4403, "The token expired or was revoked")
+    def _ping(self) -> None:
+        """Ask for a sign of life; a client that gave none since the last time is gone."""
+        if not self._heard:
+            if not self._silent.done():
+                self._silent.set_result(None)
+            return
+        self._heard = False
+        task = asyncio.create_task(self._pinged())
+        self._pings.add(task)
+        task.add_done_callback(self._pings.discard)
 
-    async def _pings(self) -> None:
-        while True:
-            self._heard = False
+    async def _pinged(self) -> None:
+        with suppress(WebSocketDisconnect):
             await self._send({"type": "ping"})
-            await asyncio.sleep(self._settings.ping_seconds)
-            if not self._heard:
-                raise SocketClosed(4408, "No pong")
-
-    async def _stopping(self) -> None:
-        await (self._settings.stopping or asyncio.Event()).wait()
-        raise SocketClosed(1001, "The server is stopping")
 
     async def _message(self) -> dict[str, Any]:
         text = await self._received()

@@ -1,0 +1,165 @@
+"""``python -m tests.bench.listeners``: many WebSocket subscribers in one process, made to cost next to nothing.
+
+Reads one line of JSON from its input: the address, the tokens and how many sockets each opens, and the subscription.
+Says ``ready`` when all have asked, then one line for each version of the server that has reached every socket: the
+version, and when each socket had it (milliseconds of the machine's monotonic clock). Frames are read by hand: a library
+of WebSockets would use more of the machine than the gateway that is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import re
+import struct
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+AT_ONCE = 40
+_TEXT, _CLOSE, _PING = 1, 8, 9
+_VERSION = re.compile(rb'"version":(\d+)')
+
+
+@dataclass(slots=True)
+class Crowd:
+    """All sockets of this process, and when each event reached them."""
+
+    wanted: dict[str, Any]
+    open: int = 0
+    lost: int = 0
+    heard: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def hear(self, version: int) -> None:
+        """A socket has this version."""
+        times = self.heard[version]
+        times.append(round(time.monotonic() * 1000, 2))
+        if len(times) == self.open:
+            _say([version, times])
+
+    def lose(self) -> None:
+        """A socket was closed by the other end."""
+        self.lost += 1
+        _say({"lost": self.lost})
+
+
+class Listener(asyncio.Protocol):
+    """One socket."""
+
+    def __init__(self, crowd: Crowd, token: str) -> None:
+        self.ready = asyncio.get_running_loop().create_future()
+        self._crowd = crowd
+        self._token = token
+        self._transport: Any = None
+        self._bytes = b""
+        self._upgraded = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the upgrade."""
+        self._transport = transport
+        key = base64.b64encode(os.urandom(16)).decode()
+        self._transport.write(
+            f"GET /graphql HTTP/1.1\r\nHost: {self._crowd.wanted['address']}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n".encode()
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other end closed it."""
+        if not self.ready.done():
+            self.ready.set_exception(exc or ConnectionError("closed before it was ready"))
+        self._crowd.lose()
+
+    def data_received(self, data: bytes) -> None:
+        """Read what frames there are."""
+        self._bytes += data
+        if not self._upgraded:
+            head, found, rest = self._bytes.partition(b"\r\n\r\n")
+            if not found:
+                return
+            if b" 101 " not in head.split(b"\r\n", 1)[0]:
+                raise ConnectionError(head[:500].decode())
+            self._upgraded, self._bytes = True, rest
+            self._send({"type": "connection_init", "payload": {"authorization": f"Bearer {self._token}"}})
+        while (frame := self._frame()) is not None:
+            self._take(*frame)
+
+    def _frame(self) -> tuple[int, bytes] | None:
+        held = self._bytes
+        if len(held) < 2:
+            return None
+        size, start = held[1] & 127, 2
+        if size == 126:
+            if len(held) < 4:
+                return None
+            size, start = struct.unpack("!H", held[2:4])[0], 4
+        elif size == 127:
+            raise ConnectionError("no message of this bench is so long")
+        if len(held) < start + size:
+            return None
+        self._bytes = held[start + size :]
+        return held[0] & 15, held[start : start + size]
+
+    def _take(self, kind: int, body: bytes) -> None:
+        if kind == _PING:
+            self._write(10, body)
+        elif kind == _CLOSE:
+            raise ConnectionError(f"closed: {body!r}")
+        elif b'"type":"next"' in body[:40]:
+            found = _VERSION.search(body)
+            if found is None:
+                raise ConnectionError(body.decode())
+            self._crowd.hear(int(found[1]))
+        elif b'"type":"ping"' in body[:40]:
+            self._write(_TEXT, b'{"type":"pong"}')
+        elif b'"type":"connection_ack"' in body[:40]:
+            self._send({"id": "1", "type": "subscribe", "payload": self._crowd.wanted["operation"]})
+            self.ready.set_result(None)
+        else:
+            raise ConnectionError(body.decode())
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._write(_TEXT, json.dumps(message).encode())
+
+    def _write(self, kind: int, body: bytes) -> None:
+        size = bytes([128 | len(body)]) if len(body) < 126 else b"\xfe" + struct.pack("!H", len(body))
+        self._transport.write(bytes([128 | kind]) + size + b"\0\0\0\0" + body)  # a mask of zeros changes nothing
+
+
+def _say(told: Any) -> None:
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+
+
+async def main() -> None:
+    """Open all, then listen until the input ends."""
+    loop = asyncio.get_running_loop()
+    wanted = json.loads(await loop.run_in_executor(None, sys.stdin.readline))
+    crowd = Crowd(wanted)
+    host, port = wanted["address"].split(":")
+    tokens = [token for token in wanted["tokens"] for _ in range(wanted["each"])]
+    crowd.open = len(tokens)
+    for start in range(0, len(tokens), AT_ONCE):
+        made = await asyncio.gather(
+            *(
+                loop.create_connection(lambda token=token: Listener(crowd, token), host, int(port))  # type: ignore[misc]  # mypy cannot infer a defaulted lambda
+                for token in tokens[start : start + AT_ONCE]
+            )
+        )
+        await asyncio.gather(*(listener.ready for _transport, listener in made))
+    _say("ready")
+    await loop.run_in_executor(None, sys.stdin.readline)
+    os._exit(0)  # thousands of sockets are closed quickest by the system
+
+
+if __name__ == "__main__":
+    try:
+        import uvloop
+
+        uvloop.run(main())
+    except ImportError:
+        asyncio.run(main())
