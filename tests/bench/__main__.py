@@ -22,13 +22,13 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from tests.bench import boot, growth, idle, jobs, reads
+from tests.bench import boot, esxi, growth, idle, jobs, reads
 from tests.bench.table import Report
 from tests.servers.daemon import PackageMissingError
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitServer
 
-PARTS = ("reads", "jobs", "growth", "boot", "idle")
+PARTS = ("reads", "jobs", "growth", "boot", "esxi", "idle")
 
 
 def main() -> int:
@@ -55,6 +55,7 @@ def main() -> int:
             "jobs": lambda: jobs.measure(report, folder, postgres, rabbit, quick=asked.quick),
             "growth": lambda: growth.measure(report, folder, postgres, quick=asked.quick),
             "boot": lambda: boot.measure(report, folder, quick=asked.quick),
+            "esxi": lambda: esxi.measure(report, folder, quick=asked.quick),
             "idle": lambda: idle.measure(report, folder, postgres, rabbit, quick=asked.quick),
         }
         for name in asked.only:
