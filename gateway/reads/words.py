@@ -18,7 +18,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from gateway.kernel.ids import ALPHABET
-from gateway.reads.holes import ID_MARK, MARK, POISON
+from gateway.reads.holes import ID_MARK, MARK, POISON, RAW_ID_MARK
 from gateway.reads.tree import Kind
 
 Sql = Any
@@ -134,7 +134,7 @@ class SqliteWords:
 
     def typeid(self, prefix: str, uid: Sql) -> Sql:
         """A TypeID, as JSON."""
-        return literal(f"{prefix}_{ID_MARK}").concat(plain(uid))
+        return literal(f"{prefix}_{ID_MARK}").concat(plain(uid)).concat(literal(ID_MARK))
 
     def typeid_text(self, prefix: str, uid: Sql) -> Sql:
         """By the function that :mod:`gateway.reads.sqlite` gives its connections."""
@@ -206,7 +206,7 @@ class PostgresWords:
 
     def typeid(self, prefix: str, uid: Sql) -> Sql:
         """A TypeID, as JSON."""
-        return _Pieces([literal(f'"{prefix}_{ID_MARK}'), plain(uid), literal('"')])
+        return _Pieces([literal(f'"{prefix}_{RAW_ID_MARK}'), plain(uid), literal(f'{RAW_ID_MARK}"')])
 
     def typeid_text(self, prefix: str, uid: Sql) -> Sql:
         """A TypeID as plain text, to compare with."""
