@@ -39,7 +39,8 @@ class Images:
         mine = self._mark(HOST, deadline)
         there = self.shared.search(folder, deadline).get("")
         if there is not None and is_whole(there) and mine in there.marks:
-            self.stay(spec.id, deadline)
+            if self._mark(GOING, deadline) in there.marks:
+                self.stay(spec.id, deadline)
             return
         file = DiskFile(spec.path, spec.format, spec.size_bytes, spec.virtual_size_bytes, spec.sha256)
         transport.check(file)

@@ -230,7 +230,7 @@ class EsxiVolumes(Images):
         disk = f"{folder}/{DISK}"
         source = self.image_disk(image_id, size_bytes, deadline)  # refuses before anything is made
         if not self.site.goes_on(disk):
-            self._begin(VOLUMES, volume_id, deadline)
+            self.store.delete(folder, deadline)
             self.store.make_folder(f"{folder}/{OF}{image_id}", deadline)
         self.stay(image_id, deadline)  # it is there, and now it sees us
         if self.site.options.disks is DiskWay.FULL:
