@@ -128,7 +128,7 @@ def _order_type(name: str, orders: tuple[str, ...]) -> Any:
     kind: Any = make(f"{name}OrderField", told)
     fields = strawberry.enum(
         kind,
-        name=f"{name}OrderField", description=f"What a list of {name} objects can be ordered by.",
+        name=f"{name}OrderField", description=f"What a list of {name} objects can be ordered by. {scalars.OPEN}",
     )  # fmt: skip
     made = type(f"{name}Order", (), {
         "__annotations__": {"field": fields, "direction": OrderDirection},

@@ -134,18 +134,21 @@ SCALARS: dict[object, Any] = {
 }
 
 
+OPEN = "More values may be added."
+"""Stands in the description of every enum."""
+
+
 @cache
 def enum(kind: type[Enum]) -> Any:
     """A domain enum as a GraphQL enum: called like it (or by its ``__graphql_name__``), described by its docstring and
-    the strings beneath its members.
+    the strings beneath its members. It says that it is open: a later version may know more words.
     """
     told = _member_docs(kind)
     missing = [member.name for member in kind if member.name not in told]
     if missing or not kind.__doc__:
         raise TypeError(f"{kind.__qualname__}: describe {missing or 'the enum'} by a string beneath")
-    found: Any = strawberry.enum(
-        kind, name=getattr(kind, "__graphql_name__", kind.__name__), description=flat(kind.__doc__)
-    )
+    description = f"{flat(kind.__doc__)} {OPEN}"
+    found: Any = strawberry.enum(kind, name=getattr(kind, "__graphql_name__", kind.__name__), description=description)
     for value in found.__strawberry_definition__.values:
         value.description = told[value.name]
     return found
@@ -169,5 +172,5 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-__all__ = ["CIDR", "JSON", "SCALARS", "BigInt", "Decimal", "EnumValueDefinition", "IPAddress", "MacAddress", "enum",
-           "show_moment"]  # fmt: skip
+__all__ = ["CIDR", "JSON", "OPEN", "SCALARS", "BigInt", "Decimal", "EnumValueDefinition", "IPAddress", "MacAddress",
+           "enum", "show_moment"]  # fmt: skip

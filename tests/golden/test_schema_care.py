@@ -15,7 +15,7 @@ from resolvers.release import CHANGELOG, HEAD, RELEASED, Refused, release
 from resolvers.schema import sdl
 from resolvers.schema_care.changes import between
 from resolvers.schema_care.deprecation import deprecations, future, places
-from resolvers.schema_care.errors import PAGE, page
+from resolvers.schema_care.errors import FOLDER, PAGE, page, pages
 
 TODAY = date(2026, 6, 1)
 OLD = """
@@ -52,6 +52,12 @@ def test_every_deprecation_says_what_to_use_and_keeps_its_date() -> None:
 
 def test_the_page_of_errors_is_as_committed() -> None:
     assert page() == PAGE.read_text(encoding="utf-8"), "run python -m resolvers.schema_care.errors and commit it"
+
+
+def test_every_type_of_user_error_has_a_page_as_committed() -> None:
+    committed = {each.stem: each.read_text(encoding="utf-8") for each in FOLDER.glob("*.md")}
+    assert pages() == committed, "run python -m resolvers.schema_care.errors and commit it"
+    assert {"InvalidState", "NoValidHost", "Problem", "QuotaExceeded", "StaleVersion"} <= committed.keys()
 
 
 def test_the_future_of_the_present_schema_is_a_schema() -> None:
