@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from gateway.compute.host import Host
+from gateway.compute.migration import Migration
 from gateway.compute.server import Server
 from gateway.identity.quota import Quota, Resource
 from gateway.jobs.job import LIVE, Job, Status
@@ -29,7 +30,7 @@ def check(cloud: Cloud) -> list[str]:
 
 
 def _claims(cloud: Cloud, unfinished: list[Job]) -> list[str]:
-    """A host's use is the sum of what servers, volumes and snapshots claim of it."""
+    """A host's use is the sum of what servers, moves of servers, volumes and snapshots claim of it."""
     used: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
 
     def claim(host_id: int | None, *amount: int) -> None:
@@ -42,6 +43,8 @@ def _claims(cloud: Cloud, unfinished: list[Job]) -> list[str]:
         claim(volume.host_id, 0, 0, volume.size_gib)
     for snapshot in cloud.rows(Snapshot):
         claim(snapshot.host_id, 0, 0, snapshot.size_gib)
+    for move in cloud.rows(Migration):
+        claim(move.host_id, move.vcpus, move.ram_mib, move.disk_gib)
     for job in unfinished:
         if job.kind == "volume.extend" and "claimed" in job.memory:
             claim(job.memory["claimed"], 0, 0, job.arguments["more"])
