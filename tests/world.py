@@ -160,8 +160,8 @@ class World:
     centres: list[DataCentre] = field(default_factory=list)
 
     @classmethod
-    def open(cls, url: str, folder: Path, *, uids: ids.UidSource = ids.system) -> World:
-        """A world on an empty database, or on the SQLite file that an earlier world left."""
+    def open(cls, url: str, folder: Path, *, uids: ids.UidSource = ids.system, **given: Any) -> World:
+        """A world on an empty database, or on the SQLite file that an earlier world left. ``given`` are settings."""
         noun.load_all()
         load_all()
         clock = FakeClock()
@@ -173,7 +173,7 @@ class World:
         crank = Crank()
         db.provide("bell", crank)
         db.provide("sealed", Sealed([KEY]))
-        settings = Settings(state_dir=folder)
+        settings = Settings(state_dir=folder, **given)
         db.provide("settings", settings)
         db.provide("inventory", Inventory())
         hosts = Hosts(folder / "scratch")

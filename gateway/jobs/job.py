@@ -411,6 +411,12 @@ def active(session: Session, resource: str) -> Job | None:
     ).first()
 
 
+def stuck(session: Session, kind: str, target: str) -> Job | None:
+    """The newest job of a kind about an object that is STUCK."""
+    statement = select(Job).where(Job.target == target, Job.kind == kind, Job.status == Status.STUCK)
+    return session.exec(statement.order_by(col(Job.id).desc()).limit(1)).first()
+
+
 def active_of(session: Session, resources: Sequence[str]) -> dict[str, Job]:
     """:func:`active` for many resources at once."""
     found = session.exec(

@@ -179,9 +179,12 @@ def update(session: Session, subject: Subject, command: NetworkUpdate) -> dict[s
 
 
 def delete(session: Session, subject: Subject, command: NetworkDelete) -> dict[str, Any]:
-    """Delete a network without ports: at once when it is on no host, else by a job that takes it away first. Raises
-    NotFound, Forbidden, StaleVersion, Busy, InUse.
+    """Delete a network without ports: at once when it is on no host, else by a job that takes it away first. A job that
+    is stuck, because a host refused, is taken up again. Raises NotFound, Forbidden, StaleVersion, Busy, InUse.
     """
+    stuck = _stuck_deletion(session, subject, command)
+    if stuck is not None:
+        return stuck
     found = owned(session, subject, command.id, "id", lock=True)
     expect(found, command.expected_version)
     blockers = _ports(session, subject, found.id)
@@ -195,6 +198,20 @@ def delete(session: Session, subject: Subject, command: NetworkDelete) -> dict[s
     session.flush()
     order = Order("network.delete", found.tenant_id, public, arguments={"network_id": found.id})
     return {"id": public, "network": found, "job": jobs.submit(session, subject, order)}
+
+
+def _stuck_deletion(session: Session, subject: Subject, command: NetworkDelete) -> dict[str, Any] | None:
+    """Go on with a deletion that a host refused; None when there is none."""
+    found = NOUN.get(session, subject, command.id, "id")
+    if not found.deleting or not subject.holds(Role.MEMBER, found.tenant_id):
+        return None
+    public = NOUN.public(found)
+    stuck = jobs.stuck(session, "network.delete", public)
+    if stuck is None:
+        return None
+    expect(found, command.expected_version)
+    again = jobs.retry(session, subject, jobs.JobRetry(id=jobs.NOUN.public(stuck)))
+    return {"id": public, "network": found, "job": again}
 
 
 def forget(session: Session, network: Network) -> None:
@@ -234,9 +251,10 @@ def locked(session: Session, network_id: int, *, share: bool = False) -> Network
 
 
 def refuse_leaving(session: Session, network: Network, *path: str) -> None:
-    """Raises Busy when the network is being deleted."""
+    """Raises Busy when the network is being deleted, with the job that is at it or stuck with it."""
     if network.deleting:
-        at_work = jobs.active(session, NOUN.public(network))
+        public = NOUN.public(network)
+        at_work = jobs.active(session, public) or jobs.stuck(session, "network.delete", public)
         told = None if at_work is None else jobs.NOUN.public(at_work)
         raise Busy("The network is being deleted.", path=path, job_id=told)
 

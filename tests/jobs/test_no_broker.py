@@ -20,7 +20,7 @@ from workers.saga import Change, Run, Step
 
 
 def test_due_jobs_run_in_a_worker_that_has_no_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The doorbell rings at a closed port; the sweep finds the job and runs it itself, also when its turn comes again."""
+    """The doorbell rings at a closed port; the sweep finds the job and runs it itself, its second try too."""
     noun.load_all()
     monkeypatch.setattr("workers.sweep.RECONCILERS", {})
     url = f"sqlite:///{tmp_path / 'jobs.db'}"

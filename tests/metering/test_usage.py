@@ -5,7 +5,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlmodel import col, select
 
+from gateway.metering.usage import Interval, Metered
 from tests.compute.scene import Scene
 from tests.world import START, World
 
@@ -88,3 +90,21 @@ def test_nothing_is_sampled_while_off(scene: Scene) -> None:
     scene.world.reconcile("samples")
     ask = "query($id: ID!) { server(id: $id) { metrics { at } } }"
     assert scene.alice.ok(ask, id=server)["server"]["metrics"] is None
+
+
+def test_all_of_one_change_begins_and_ends_at_one_moment(scene: Scene) -> None:
+    """The clock moves with each look at it: memory over vCPUs is exactly the server's size all the same."""
+    server = scene.server()
+    scene.do_and_work("serverStop", id=server)
+    scene.do_and_work("serverStart", id=server)
+    scene.do_and_work("serverDelete", id=server)
+    with scene.world.db.read() as session:
+        found = session.exec(select(Interval).order_by(col(Interval.started_at))).all()
+    periods = {
+        kind: [(each.started_at, each.ended_at) for each in found if each.resource is kind]
+        for kind in (Metered.VCPU, Metered.RAM_MIB)
+    }
+    assert len(periods[Metered.VCPU]) == 2
+    assert periods[Metered.VCPU] == periods[Metered.RAM_MIB]
+    report = used(scene)
+    assert report["RAM_MIB"] == 512 * report["VCPU"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from drivers.api import DriverError, HostAtFault, Transient
+from drivers.api import DriverError, HostAtFault, Refused, Transient
 from drivers.sim import DataCentre
 from gateway.identity import quota
 from gateway.identity.quota import Resource
@@ -248,6 +248,34 @@ def test_deletion_goes_on_until_the_hosts_are_clean(world: World, error: type[Dr
     assert (rows["network"], rows["subnet"], rows["network_host"]) == ([], [], [])
     assert rows["quota"] != tenant_quota
     assert alice.ok("{ networks { totalCount } }")["networks"]["totalCount"] == 0
+
+
+def test_a_deletion_that_a_host_refuses_is_stuck_with_the_reason_and_goes_on_when_asked(world: World) -> None:
+    """It stays ``deleting``, for half of it may be gone; jobRetry goes on with it, and so does networkDelete."""
+    made, alice, centre = _left_behind(world)
+    centre.fail("networks.remove", Refused, times=None)
+    job = alice.do("networkDelete", "job { id }", id=made)["job"]["id"]
+    world.work()
+    asked = "{ jobs(filter: {status: [STUCK]}) { nodes { id kind error { message } steps { status } } } }"
+    (stuck,) = alice.ok(asked)["jobs"]["nodes"]
+    assert (stuck["id"], stuck["kind"], stuck["steps"]) == (job, "network.delete", [{"status": "STUCK"}])
+    assert stuck["error"]["message"]
+    assert alice.ok("query($id: ID!) { network(id: $id) { deleting } }", id=made) == {"network": {"deleting": True}}
+    refused = "userErrors { code ... on Busy { jobId } }"
+    document = f"mutation($input: PortCreateInput!) {{ portCreate(input: $input) {{ {refused} }} }}"
+    (busy,) = alice.ok(document, input={"networkId": made})["portCreate"]["userErrors"]
+    assert busy == {"code": "BUSY", "jobId": job}
+    assert alice.do("jobRetry", "job { id status }", id=job)["job"] == {"id": job, "status": "UNWINDING"}
+    world.work()
+    assert world.job(job).status == "STUCK"
+    centre.heal()
+    assert alice.do("networkDelete", "network { deleting } job { id }", id=made) == {
+        "network": {"deleting": True}, "job": {"id": job}, "userErrors": [],
+    }  # fmt: skip
+    world.work()
+    assert world.job(job).status == "SUCCEEDED"
+    assert centre.snapshot_of_world().networks == {}
+    assert alice.ok("query($id: ID!) { network(id: $id) { id } }", id=made) == {"network": None}
 
 
 def test_the_quota_comes_back_exactly_once(world: World) -> None:

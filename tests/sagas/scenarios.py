@@ -4,7 +4,10 @@ fails the test. What else is tested of it follows from the saga itself.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 from drivers.sim.records import ForeignRecord
@@ -12,7 +15,8 @@ from gateway.compute import adoption, attachment, migration, server, server_crea
 from gateway.compute import flavor as flavors
 from gateway.compute import host as hosts
 from gateway.compute.host import Host, Hypervisor
-from gateway.image import image_change
+from gateway.image import image_change, image_create, reception
+from gateway.image.formats import ImageFormat
 from gateway.integration import export
 from gateway.kernel import noun
 from gateway.kernel.access import CLOUD
@@ -20,12 +24,11 @@ from gateway.network import network as networks
 from gateway.network import security_group as groups
 from gateway.network import security_group_rule as rules
 from gateway.volume import snapshot, snapshot_create, volume
-from tests.sagas.stage import Stage, host
+from tests.image import web
+from tests.sagas.stage import CONTENT, Stage, host
 
 Scenario = Callable[[Stage], object]
 SCENARIOS: dict[str, Scenario] = {}
-WITHOUT = frozenset({"image.accept", "image.import"})
-"""Sagas that have no scenario yet: they need an upload or a web server beside the world. This list only shrinks."""
 
 
 def scenario(kind: str) -> Callable[[Scenario], Scenario]:
@@ -71,6 +74,33 @@ def _export(stage: Stage) -> None:
 @scenario("host.probe")
 def _probe(stage: Stage) -> None:
     stage.order(hosts.enlist, host("another"), subject=stage.root)
+
+
+@cache
+def _site() -> web.Site:
+    """A web server with one image, as long as this process lives."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    site = stack.enter_context(web.serving())
+    site.pages["/image"] = web.answer(CONTENT)
+    return site
+
+
+@scenario("image.accept")
+def _image_accept(stage: Stage) -> None:
+    image = stage.order(image_create.create, image_create.ImageCreate(name="i", format=ImageFormat.RAW))
+    store = reception.store_of(stage.world.settings)
+    store.prepare()
+    with store.writing(image.uid, 0) as upload:
+        upload.write(CONTENT)
+    digest = upload.digest
+    stage.world.db.run(lambda session: reception.completed(session, stage.alice, image.uid, len(CONTENT), digest))
+
+
+@scenario("image.import")
+def _image_import(stage: Stage) -> None:
+    wanted = image_create.ImageImport(name="i", format=ImageFormat.RAW, url=_site().url("/image"))
+    stage.order(image_create.bring, wanted)
 
 
 @scenario("image.delete")

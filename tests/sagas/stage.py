@@ -25,6 +25,7 @@ from drivers.sim.world import World as Centre
 from gateway.compute import flavor as flavors
 from gateway.compute import host as hosts
 from gateway.identity.tenant import Tenant
+from gateway.image import reception
 from gateway.jobs.job import LIVE, Job
 from gateway.kernel import noun
 from gateway.kernel.access import CLOUD, Subject
@@ -42,6 +43,8 @@ TRAIL = frozenset({"audit_record", "event", "job", "idempotency_key", "turn"})
 _OWN = frozenset({"id", "uid", "version", "revision", "created_at", "updated_at"})
 _TOLD = frozenset({"status_reason"})
 HOST = "stage"
+SETTINGS: dict[str, Any] = {"allowed_import_networks": ["127.0.0.0/8"]}
+"""An image is imported from a web server of the tests."""
 OTHER = "stage-other"
 """A second host, for what goes from one to another; it is there when a scenario says so."""
 CONTENT = b"a disk image".ljust(4096, b"\0")
@@ -100,7 +103,8 @@ class Stage:
 
     def state(self) -> State:
         """Everything that can be compared."""
-        return State(_tables(self.world), self.centre.snapshot_of_world(), self.other.snapshot_of_world())
+        tables = {**_tables(self.world), "files": _files(self.world)}
+        return State(tables, self.centre.snapshot_of_world(), self.other.snapshot_of_world())
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,12 @@ class State:
         return lines
 
 
+def _files(world: World) -> list[str]:
+    """What lies in the image store."""
+    root = reception.store_of(world.settings).root
+    return sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+
+
 def _tables(world: World) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     with world.db.engine.connect() as connection:
@@ -160,7 +170,7 @@ def _plain(key: str, value: Any) -> Any:
 def build(folder: Path) -> Stage:
     """A stage in a new folder, the host probed and nothing under way."""
     folder.mkdir(parents=True)
-    world = World.open(f"sqlite:///{folder / 'world.db'}", folder, uids=ordered_uids())
+    world = World.open(f"sqlite:///{folder / 'world.db'}", folder, uids=ordered_uids(), **SETTINGS)
     tenant = world.tenant("acme")
     stage = Stage(world, folder, data_centre(HOST), tenant, world.member(tenant).subject, world.admin.subject)
     stage.centre.clear()
@@ -228,7 +238,9 @@ class Template:
         shutil.copytree(self.folder, folder)
         # Ids of the run continue far behind those of the template.
         uids = ordered_uids()
-        world = World.open(f"sqlite:///{folder / 'world.db'}", folder, uids=lambda: UUID(int=uids().int + (1 << 32)))
+        world = World.open(
+            f"sqlite:///{folder / 'world.db'}", folder, uids=lambda: UUID(int=uids().int + (1 << 32)), **SETTINGS
+        )
         world.clock.at = self.at
         for name, memory in zip((HOST, OTHER), self.memory, strict=True):
             centre = data_centre(name)

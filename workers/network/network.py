@@ -11,7 +11,7 @@ from sqlmodel import Session
 from drivers.api import Capability, DriverError, NetworkSpec, Refused, SubnetSpec, Transient
 from gateway.compute.host import Host
 from gateway.jobs.job import Job
-from gateway.kernel.errors import HypervisorError, Refusal
+from gateway.kernel.errors import HypervisorError
 from gateway.network import network as networks
 from gateway.network import subnet as subnets
 from gateway.network.network import Network, NetworkHost
@@ -141,18 +141,8 @@ def _take_away(run: Run) -> Change:
     return change
 
 
-def _stays(session: Session, job: Job, _why: Refusal) -> None:
-    """A deletion that was given up leaves the network usable."""
-    network = session.get(Network, job.arguments["network_id"])
-    if network is not None:
-        network.deleting = False
-        for place in networks.hosts_of(session, network.id):
-            place.stale = True
-
-
 saga(
     "network.delete",
     Step("hosts", _take_away, kept="a deletion goes on until it is done"),
-    failed=_stays,
     forward=True,
 )
