@@ -172,3 +172,21 @@ def test_a_server_that_is_off_stays_off(world: World) -> None:
     assert moving.centre.foreign(REF).adopted_as is None
     assert moving.other.snapshot_of_world().machines == {}
     assert moving.used() == [(0, 0, 0), (0, 0, 0)]
+
+
+def test_a_server_gets_other_devices_while_it_is_off(moving: Moving) -> None:
+    scene = moving.scene
+    server = adopted(moving)
+    given = {"id": server, "devices": "VMWARE"}
+    scene.do_and_work("serverStop", id=server, gracefulTimeoutS=0)
+    assert scene.alice.refused("serverDevicesSet", **given) == [("INVALID_STATE", ["id"])]  # it is where it was found
+    assert asked(moving, server) == ("SUCCEEDED", None)
+    scene.do_and_work("serverMigrateConfirm", serverId=server)
+    before = moving.other.snapshot_of_world()
+    scene.do_and_work("serverDevicesSet", **given)
+    assert moving.shown(server)["devices"] == "VMWARE"
+    after = moving.other.snapshot_of_world()
+    assert (after.volumes, after.ports, set(after.machines)) == (before.volumes, before.ports, set(before.machines))
+    assert scene.alice.do("serverDevicesSet", "job { id }", **given)["job"] is None
+    scene.do_and_work("serverStart", id=server)
+    assert scene.alice.refused("serverDevicesSet", id=server, devices="OWN") == [("INVALID_STATE", ["id"])]

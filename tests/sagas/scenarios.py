@@ -11,10 +11,11 @@ from functools import cache
 from typing import Any
 
 from drivers.sim.records import ForeignRecord
-from gateway.compute import adoption, attachment, migration, server, server_create, standstill
+from gateway.compute import adoption, attachment, devices, migration, server, server_create, standstill
 from gateway.compute import flavor as flavors
 from gateway.compute import host as hosts
 from gateway.compute.host import Host, Hypervisor
+from gateway.compute.machine_model import Devices
 from gateway.image import image_change, image_create, reception
 from gateway.image.formats import ImageFormat
 from gateway.integration import export
@@ -276,3 +277,10 @@ def _revert(stage: Stage) -> None:
     server_id = _moved(stage)
     stage.world.work()
     stage.order(migration.revert, migration.ServerMigrateRevert(server_id=server_id))
+
+
+@scenario("server.devices")
+def _devices(stage: Stage) -> None:
+    made = stage.id(stage.done(server_create.create, _full(stage)))
+    stage.done(server.stop, server.ServerStop(id=made))
+    stage.order(devices.set_devices, devices.ServerDevicesSet(id=made, devices=Devices.VMWARE))
