@@ -37,6 +37,7 @@ from drivers.errors import Transient as Transient
 from drivers.errors import Unsupported as Unsupported
 from drivers.host import HostConfig as HostConfig
 from drivers.host import HostFacts as HostFacts
+from drivers.host import Restricted as Restricted
 from drivers.machinery import MachineSnapshot as MachineSnapshot
 from drivers.machinery import MachineSnapshots as MachineSnapshots
 from drivers.machinery import PortPlugging as PortPlugging
@@ -385,9 +386,6 @@ class Networks(Protocol):
         """The ports of ours that this host holds."""
 
 
-# ---------------------------------------------------------------------------------------------- optional verbs
-
-
 @runtime_checkable
 class ConsoleLog(Protocol):
     """What a machine wrote on its serial port since it was made."""
@@ -448,9 +446,6 @@ VERBS: Mapping[Capability, type] = {
 }
 
 
-# ---------------------------------------------------------------------------------------------- the driver
-
-
 class Driver(Protocol):
     """One open connection to one host. Optional verbs are implemented by the driver object itself."""
 
@@ -496,5 +491,8 @@ class DriverType:
 
 
 def capabilities(driver: Driver, of: DriverType) -> frozenset[Capability]:
-    """What this very connection can do: the declared traits and the optional protocols it really implements."""
-    return of.traits | {capability for capability, verb in VERBS.items() if isinstance(driver, verb)}
+    """What this very connection can do: the declared traits and the optional protocols it really implements, without
+    what its host was found not to do.
+    """
+    can = of.traits | {capability for capability, verb in VERBS.items() if isinstance(driver, verb)}
+    return can - driver.withheld if isinstance(driver, Restricted) else can

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from drivers.api import Capability
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,9 @@ class HostConfig:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What a host says of itself: physical capacity, before any overcommit."""
+    """What a host says of itself: physical capacity, before any overcommit. ``restriction`` is one sentence for
+    operators on why it does less than its kind can.
+    """
 
     hypervisor: str
     version: str
@@ -37,3 +43,13 @@ class HostFacts:
     architecture: str
     cpu_model: str | None = None
     accelerator: str | None = None
+    restriction: str | None = None
+
+
+@runtime_checkable
+class Restricted(Protocol):
+    """A connection to a host that may do less than its kind can, for reasons of the host's own (a licence)."""
+
+    @property
+    def withheld(self) -> frozenset[Capability]:
+        """What the host was found not to do; looked for by ``facts``. Its verbs are refused with HostAtFault."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from pyVmomi import vim
 
 from drivers.api import (
     AdoptionSpec,
+    Capability,
     Deadline,
     DiskFile,
     DiskSource,
@@ -43,6 +45,7 @@ from drivers.esxi.volumes import EsxiVolumes
 from drivers.esxi.watching import EsxiWatch
 
 VCENTER = "VirtualCenter"
+LOOKING = frozenset({Capability.STATE_EVENTS, Capability.ADOPTION})
 
 
 def connect(config: HostConfig, deadline: Deadline) -> EsxiConnection:
@@ -92,7 +95,14 @@ class EsxiConnection:
             stores = reading.related(content, self._site.host, "datastore", vim.Datastore, names)
             return reading.facts_of(found, [each for _, each in stores])
 
-        return self._site.session.read(ask, deadline)
+        facts = self._site.session.read(ask, deadline)
+        self._site.probe(deadline)
+        return replace(facts, restriction=self._site.restriction)
+
+    @property
+    def withheld(self) -> frozenset[Capability]:
+        """See :class:`drivers.api.Restricted`: with a licence that only lets us look, all that is not looking."""
+        return frozenset() if self._site.restriction is None else frozenset(Capability) - LOOKING
 
     def snapshot(self, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
         """See :meth:`drivers.api.Snapshots.snapshot`."""

@@ -8,9 +8,10 @@ Locks order the threads of this process; other processes meet the host's own ref
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial, wraps
 from threading import Lock, RLock
@@ -19,9 +20,9 @@ from weakref import WeakValueDictionary
 
 from pyVmomi import vim, vmodl
 
-from drivers.api import Deadline, HostAtFault, Refused, Transient
+from drivers.api import Deadline, DriverError, HostAtFault, Refused, Transient
 from drivers.esxi import reading
-from drivers.esxi.errors import as_driver_errors
+from drivers.esxi.errors import as_driver_errors, driver_error
 from drivers.esxi.lookout import ENDED, TASK, Errand, Lookout
 from drivers.esxi.options import Options
 from drivers.esxi.session import LostAnswerError, Session
@@ -31,6 +32,8 @@ P = ParamSpec("P")
 SOON_S, SELDOM_S, SLOWER = 0.01, 0.5, 1.5
 LASTS_S = 0.2
 FALLBACK_S = 2.0
+LICENCE = (vim.fault.RestrictedVersion, vmodl.fault.NotEnoughLicenses)
+log = logging.getLogger(__name__)
 
 
 class _Lock:
@@ -81,6 +84,8 @@ class Site:
         self._place: Place | None = None
         self._running: dict[str, Any] = {}
         self.lookout = Lookout(session)
+        self.restriction: str | None = None
+        self._probed = False
 
     @property
     def content(self) -> Any:
@@ -203,6 +208,32 @@ class Site:
         finally:
             held.lock.release()
 
+    # ------------------------------------------------------------------------------------- licence
+
+    def probe(self, deadline: Deadline) -> None:
+        """Find out whether the host takes changes at all, by one that changes nothing: a free licence answers questions
+        and refuses all else. Asked once, and again while it is refused. What else goes wrong is told where it matters.
+        """
+        if self._probed and self.restriction is None:
+            return
+        with suppress(DriverError, vmodl.MethodFault):
+            place = self.place(deadline)
+            files = self.content.fileManager
+            try:
+                self.send(lambda: files.MakeDirectory(place.root, place.datacenter, True), deadline)
+            except LICENCE as error:
+                self.restrict(error)
+                return
+            except (vim.fault.FileAlreadyExists, vim.fault.AlreadyExists):
+                pass
+            self._probed, self.restriction = True, None
+
+    def restrict(self, error: vmodl.MethodFault) -> None:
+        """Note that the host takes no changes."""
+        if self.restriction is None:
+            log.warning("an ESXi host takes no changes: %s", type(error).__name__)
+        self.restriction = f"The host can be looked at and not changed: {driver_error(error).reason}."
+
     # ------------------------------------------------------------------------------------- place
 
     def place(self, deadline: Deadline) -> Place:
@@ -301,7 +332,11 @@ def verb(function: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P]
             raise TypeError("a verb's last argument is its deadline")
         with as_driver_errors():
             deadline.check("calling the host")
-            return self.site.settled(lambda: function(self, *args, **kwargs), deadline)
+            try:
+                return self.site.settled(lambda: function(self, *args, **kwargs), deadline)
+            except vim.fault.RestrictedVersion as error:
+                self.site.restrict(error)
+                raise
 
     return cast("Callable[Concatenate[S, P], T]", run)
 

@@ -323,7 +323,7 @@ class Observed:
 def seen(session: Session, host: Host, observed: Observed, at: datetime) -> None:
     """Record that a host answered, and what it is."""
     host.status = HostStatus.ONLINE
-    host.status_reason = None
+    host.status_reason = observed.facts.get("restriction")
     host.seen_at = at
     host.facts = observed.facts
     host.capabilities = sorted(observed.capabilities)

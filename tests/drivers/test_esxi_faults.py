@@ -23,6 +23,7 @@ from drivers.api import (
     Transient,
     Unsupported,
 )
+from drivers.esxi import DRIVER
 from drivers.esxi.errors import FAULTS, driver_error
 from drivers.esxi.segments import group_name
 from tests.drivers.esxi_host import MIB, SECONDS, connect, content_of, image, machine_of, program_in, simulated
@@ -209,6 +210,30 @@ TASK_FAULTS: list[tuple[str, type[DriverError]]] = [
     ("InvalidName", Refused),
     ("NotSupported", Unsupported),
     ("MethodDisabled", Unsupported),
+    ("LicenseRestricted", HostAtFault),
+    ("NotEnoughLicenses", HostAtFault),
+    ("InsufficientStorageSpace", HostAtFault),
+    ("NoCompatibleHost", HostAtFault),
+    ("HostNotReachable", Transient),
+    ("HostCommunication", Transient),
+    ("HostConnectFault", HostAtFault),
+    ("HostConfigFault", HostAtFault),
+    ("MigrationFault", Refused),
+    ("SnapshotFault", Refused),
+    ("FilesystemQuiesceFault", Refused),
+    ("ToolsUnavailable", Transient),
+    ("InvalidDatastorePath", Refused),
+    ("InvalidArgument", Refused),
+    ("InvalidRequest", Refused),
+    ("CpuHotPlugNotSupported", Refused),
+    ("MemoryHotPlugNotSupported", Refused),
+    ("DuplicateName", Refused),
+    ("AlreadyExists", Refused),
+    ("FileAlreadyExists", Refused),
+    ("FileNotFound", Refused),
+    ("NotFound", Refused),
+    ("SystemError", HostAtFault),
+    ("NotImplemented", Unsupported),
 ]
 
 
@@ -237,11 +262,31 @@ def test_a_tasks_fault_arrives_as_its_error_and_changes_nothing(
     assert seen.power is Power.OFF
 
 
+@pytest.mark.parametrize("where", ["", "task:"])
+def test_a_licence_that_only_lets_us_look_is_found_out_and_told(sim: EsxSim, where: str) -> None:
+    """By a write that changes nothing; the host is not offered for anything but looking until it takes changes."""
+    opened = connect(sim)
+    every = api.capabilities(opened, DRIVER)
+    sim.fault("MakeDirectory", "RestrictedVersion", times=2)
+    for _ in range(2):
+        assert "licence" in (opened.facts(Deadline(SECONDS)).restriction or "")
+        assert api.capabilities(opened, DRIVER) == {Capability.STATE_EVENTS, Capability.ADOPTION}
+        assert list(opened.machines.list(Deadline(SECONDS))) == []
+    assert opened.facts(Deadline(SECONDS)).restriction is None
+    assert api.capabilities(opened, DRIVER) == every == DRIVER.capabilities - {Capability.RELOCATE}
+    sim.fault("CreateVirtualDisk_Task", f"{where}RestrictedVersion")
+    with pytest.raises(HostAtFault):
+        opened.volumes.ensure(api.VolumeSpec(uuid4(), MIB), Deadline(SECONDS))
+    assert Capability.MACHINES not in api.capabilities(opened, DRIVER)
+    assert opened.facts(Deadline(SECONDS)).restriction is None
+    opened.close()
+
+
 def test_every_line_of_the_table_is_a_fault_that_the_sdk_knows() -> None:
     from pyVmomi import vim, vmodl
 
     for name, (error, reason) in FAULTS.items():
-        kind = getattr(vim.fault, name, None) or getattr(vmodl.fault, name, None)
+        kind = getattr(vim.fault, name, None) or getattr(vmodl.fault, name, None) or getattr(vmodl.query, name, None)
         assert kind is not None, name
         made = driver_error(kind())
         assert type(made) is error, name

@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 
 def _facts(where: Address) -> Any:
     def work(driver: Driver, deadline: Deadline) -> tuple[HostFacts, list[str]]:
-        can = capabilities(driver, registry.get(where.kind))
-        return driver.facts(deadline), sorted(each.value for each in can)
+        facts = driver.facts(deadline)  # first: it also finds out what the host withholds
+        return facts, sorted(each.value for each in capabilities(driver, registry.get(where.kind)))
 
     return work
 

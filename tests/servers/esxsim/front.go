@@ -184,7 +184,7 @@ func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
 
 // answer carries out a call that is no task: what the simulator leaves out is ours.
 func (f *front) answer(w http.ResponseWriter, r *http.Request, m *simulator.Method, body []byte) {
-	if !f.guest(w, m) && !f.nfc(w, r, m, body) {
+	if !f.guest(w, m) && !f.nfc(w, r, m, body) && !f.paged(w, r, m, body) {
 		f.pass(w, r, body)
 		f.remember(w)
 	}
