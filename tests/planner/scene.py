@@ -210,7 +210,8 @@ def _digest(number: int) -> str:
 def _places(lay: Laying) -> None:
     lay.add(Flavor, 7, name=_unique("flavor"), deleted_at=lambda n: MOMENTS[2] if n > 5 else None)
     lay.add(
-        Host, 5, name=_unique("host"), endpoint=lambda n: f"sim://host-{n}", options={"store": "memory"}, sealed_secret=None, username=None,
+        Host, 5, name=_unique("host"), endpoint=lambda n: f"sim://host-{n}", options={"store": "memory"},
+        sealed_secret=None, username=None,
         facts=lay.pick({}, {"version": TEXTS[3], "cpu_model": None}, {"accelerator": "TCG", "cpu_model": TEXTS[8]}),
     )  # fmt: skip
     lay.add(

@@ -211,12 +211,25 @@ def test_what_was_written_is_read(ways: TwoWays) -> None:
 
 @pytest.mark.parametrize("ways", ["postgresql"], indirect=True)
 def test_connections_that_were_cut(ways: TwoWays) -> None:
-    """The executor answers in the planner's place, and the planner is back with the next."""
+    """Nobody notices that the planner's are gone; SQLAlchemy's pool is known to, once."""
     document = "{ servers(first: 2) { nodes { id } } }"
     ways.planned("reader", document)
     others = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
       WHERE datname = current_database() AND pid <> pg_backend_pid()"""
     with ways.db.engine.connect() as connection:
         connection.exec_driver_sql(others)
+    ways.loop.run(ways.off.ask("reader", document))
     ways.same("reader", document)
+    ways.planned("reader", document)
+
+
+@pytest.mark.parametrize("ways", ["postgresql"], indirect=True)
+def test_a_database_that_takes_too_long(ways: TwoWays) -> None:
+    """The operation's deadline acts in either way, and leaves nothing behind."""
+    document = "{ webhooks(first: 2) { nodes { id name } } }"
+    ways.planned("reader", document)
+    hurried = ways.hurried(1.0)
+    with ways.db.engine.begin() as connection:
+        connection.exec_driver_sql("LOCK TABLE webhook IN ACCESS EXCLUSIVE MODE")
+        assert hurried.same("reader", document).codes == ["TIMEOUT"]
     ways.planned("reader", document)
