@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -32,11 +31,10 @@ from tests.adversarial.corpus import (
     QUERY_STRINGS,
     WIRES,
 )
+from tests.adversarial.live import INSIDE, JSON, post, sane
 from tests.end_to_end.processes import Gateway, asked, cloud, status
 
 pytestmark = [pytest.mark.xdist_group("adversarial-http"), pytest.mark.timeout(200)]
-JSON = {"content-type": "application/json"}
-INSIDE = re.compile(r'Traceback|File "|sqlalchemy|sqlite3?\.|OperationalError|\.py\b|INTERNAL')
 
 
 @pytest.fixture(scope="module")
@@ -65,31 +63,13 @@ def token(gateway: Gateway) -> str:
         return client.token
 
 
-def _sane(response: httpx2.Response) -> Any:
-    """The answer of a gateway in good order."""
-    assert response.status_code < 500, response.text[:500]
-    assert not INSIDE.search(response.text), response.text[:500]
-    body = response.json()
-    assert body.get("errors") or "data" in body
-    for each in body.get("errors", []):
-        assert each["extensions"]["code"]
-        assert each["extensions"]["requestId"]
-    return body
-
-
-def _post(gateway: Gateway, content: bytes, token: str | None = None, **headers: str) -> httpx2.Response:
-    bearer = {} if token is None else {"authorization": f"Bearer {token}"}
-    with httpx2.Client(trust_env=False, timeout=30) as client:
-        return client.post(f"{gateway.url}/graphql", content=content, headers={**JSON, **bearer, **headers})
-
-
 def _ask(gateway: Gateway, token: str | None, query: str, **variables: Any) -> Any:
-    return _sane(_post(gateway, json.dumps({"query": query, "variables": variables}).encode(), token))
+    return sane(post(gateway, json.dumps({"query": query, "variables": variables}).encode(), token))
 
 
 @pytest.mark.parametrize("what", BODIES)
 def test_bodies(gateway: Gateway, what: str) -> None:
-    _sane(_post(gateway, BODIES[what]))
+    sane(post(gateway, BODIES[what]))
 
 
 @pytest.mark.parametrize("what", QUERIES)
@@ -107,7 +87,7 @@ def test_garbled_bodies(gateway: Gateway, token: str) -> None:
                 at = chance.randrange(len(body))
                 body[at : at + chance.randint(0, 3)] = chance.randbytes(chance.randint(0, 3))
             headers = {**JSON, "authorization": f"Bearer {token}"}
-            _sane(client.post(f"{gateway.url}/graphql", content=bytes(body), headers=headers))
+            sane(client.post(f"{gateway.url}/graphql", content=bytes(body), headers=headers))
 
 
 def test_ids_and_cursors(gateway: Gateway, token: str) -> None:
@@ -124,14 +104,14 @@ def test_ids_and_cursors(gateway: Gateway, token: str) -> None:
 def test_headers(gateway: Gateway) -> None:
     good = b'{"query": "{ __typename }"}'
     for kind in CONTENT_TYPES:
-        assert _post(gateway, good, **{"content-type": kind}).status_code in {200, 400, 415}, kind
+        assert post(gateway, good, **{"content-type": kind}).status_code in {200, 400, 415}, kind
     for bearer in ("Bearer", "Basic Og==", "Bearer " + "a" * 5000, "Bearer a.b.c", "x"):
-        response = _post(gateway, good, authorization=bearer)
+        response = post(gateway, good, authorization=bearer)
         assert response.status_code in {200, 401}, (bearer, response.text)
     for accept in ("x", "*/*;q=0", "text/html", ",;=", "application/json;q=x", "a" * 5000):
-        _sane(_post(gateway, good, accept=accept))
+        sane(post(gateway, good, accept=accept))
     for encoding in ("gzip", "br", "x"):
-        _sane(_post(gateway, good, **{"content-encoding": encoding}))
+        sane(post(gateway, good, **{"content-encoding": encoding}))
 
 
 def test_addresses_and_methods(gateway: Gateway) -> None:
@@ -139,7 +119,7 @@ def test_addresses_and_methods(gateway: Gateway) -> None:
         for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD", "BREW"):
             assert client.request(method, f"{gateway.url}/graphql").status_code in {200, 400, 405}, method
         for query in QUERY_STRINGS:
-            _sane(client.get(f"{gateway.url}/graphql{query}"))
+            sane(client.get(f"{gateway.url}/graphql{query}"))
         for path in PATHS:
             response = client.get(f"{gateway.url}{path}")
             assert response.status_code < 500, path

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,26 @@ def test_jobs_are_watched_to_their_end(signed_in: Terminal, scene: Scene) -> Non
     assert ended.code == 1
     assert "NO_VALID_HOST: " in ended.err
     scene.act("serverDelete", id=unplaced)
+
+
+def test_a_terminal_shows_a_bar_and_colours(signed_in: Terminal, scene: Scene) -> None:
+    _server, job = scene.ask_server()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STRATOGRAPH_", "NO_COLOR"))}
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        (PROGRAM, "job", "watch", job, *TIMEOUT),
+        env={**kept, "XDG_CONFIG_HOME": str(signed_in.folder), "TERM": "xterm-256color", "COLUMNS": "120"},
+        stdin=theirs, stdout=theirs, stderr=theirs,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        told = b""
+        with suppress(OSError):  # how a terminal's end reads on Linux
+            while part := os.read(ours, 65536):
+                told += part
+        assert process.wait(60) == 0
+    os.close(ours)
+    shown = told.decode()
+    assert [each for each in ("server.create", "100 %", "\u2501", "\x1b[") if each not in shown] == []
 
 
 def test_a_job_is_cancelled(signed_in: Terminal, scene: Scene) -> None:

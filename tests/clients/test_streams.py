@@ -30,7 +30,7 @@ TENANTS, CHANGES = 10, 50
 CUTS = {"websocket": 1_000, "sse": 300}
 CONNECTS = int(os.environ.get("STRATOGRAPH_TEST_CONNECTS", "250"))
 AT_ONCE = 20
-RAM_GROWTH_MAX_MIB = 24
+RAM_GROWTH_MAX_MIB = 32
 THREADS_OF_A_POOL = 8
 """Pools grow to their bound when they are first needed; what leaked would grow with the connections."""
 EVENT = 'subscription($after: String) { events(after: $after, filter: { nouns: ["tenant"] }) { cursor } }'
