@@ -139,7 +139,7 @@ class Images:
         return found
 
     def _mark(self, kind: str, deadline: Deadline) -> str:
-        return f"{kind}{self.site.place(deadline).folder.rpartition('/')[2]}"
+        return f"{kind}{self.site.place(deadline).hardware_uuid}"
 
 
 def image_folder(image_id: UUID) -> str:

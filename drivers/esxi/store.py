@@ -56,8 +56,11 @@ class Store:
 
     def _folder(self, deadline: Deadline) -> str:
         """The root folder without its datastore."""
-        folder = self.site.place(deadline).folder
-        return folder if self._within is None else f"{folder.rpartition('/')[0]}/{self._within}".rstrip("/")
+        place = self.site.place(deadline)
+        if self._within is None:
+            return place.folder
+        pooled = place.own_prefix and self._within  # hosts that share a folder share nothing with the rest
+        return f"{place.folder if pooled else place.folder.rpartition('/')[0]}/{self._within}".rstrip("/")
 
     # ------------------------------------------------------------------------------------- folders
 

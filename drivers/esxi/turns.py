@@ -126,3 +126,10 @@ def turn(site: Site, store: Store, name: str, deadline: Deadline) -> Iterator[Tu
             yield held
         finally:
             held.give_back(deadline)
+
+
+def collect(store: Store, deadline: Deadline) -> None:
+    """Delete locks that were moved aside by somebody who died before he could."""
+    for name in store.search(LOCKS, deadline):
+        if name.startswith(DEAD) and "/" not in name:
+            store.delete(f"{LOCKS}/{name}", deadline)

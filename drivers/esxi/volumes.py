@@ -9,7 +9,9 @@ snapshot is taken back at once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,6 +23,7 @@ from drivers.api import (
     Deadline,
     DiskFile,
     DiskSource,
+    DriverError,
     Power,
     Progress,
     Refused,
@@ -30,7 +33,8 @@ from drivers.api import (
     Volume,
     VolumeSpec,
 )
-from drivers.esxi import children, holders, transport
+from drivers.esxi import carriers, children, holders, transport, turns
+from drivers.esxi.errors import as_driver_errors
 from drivers.esxi.holders import Holder
 from drivers.esxi.images import OF, Images
 from drivers.esxi.options import DiskWay
@@ -38,6 +42,7 @@ from drivers.esxi.site import Site, verb
 from drivers.esxi.store import DISK, SHARED, WHOLE, Folder, Store, kib
 
 VOLUMES, SNAPSHOTS = "volumes", "snapshots"
+TIDY_S = 3600.0
 BOOKKEEPING_SNAPSHOT = "stratograph-copy"
 
 
@@ -49,6 +54,7 @@ class EsxiVolumes(Images):
         self.store = Store(site)
         self.shared = Store(site, within=SHARED)
         self.everyones = Store(site, within="")
+        self._tidied_at: float | None = None
 
     @verb
     def ensure(self, spec: VolumeSpec, deadline: Deadline) -> Volume:
@@ -57,6 +63,7 @@ class EsxiVolumes(Images):
             raise Refused("a volume has at most one source")
         if spec.size_bytes <= 0:
             raise Refused("a volume needs a size")
+        self._tidy(deadline)
         with self.site.only(deadline, "volume", str(spec.id)):
             there = self._look(VOLUMES, spec.id, deadline)
             if there is None:
@@ -69,6 +76,7 @@ class EsxiVolumes(Images):
     @verb
     def remove(self, volume_id: UUID, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Volumes.remove`."""
+        self._tidy(deadline)
         with self.site.only(deadline, "claims"):
             if holders.of(self.site, volume_id, deadline) is not None:
                 raise Refused(f"a machine holds the volume {volume_id}")
@@ -190,6 +198,15 @@ class EsxiVolumes(Images):
         return [Snapshot(each, sizes[0]) for each, sizes in self._every(SNAPSHOTS, deadline)]
 
     # ------------------------------------------------------------------------------------- parts
+
+    def _tidy(self, deadline: Deadline) -> None:
+        """Take away what dead workers left, at a connection's first change and then once an hour."""
+        if self._tidied_at is not None and time.monotonic() - self._tidied_at < TIDY_S:
+            return
+        self._tidied_at = time.monotonic()
+        with suppress(DriverError), as_driver_errors():  # what could not go now goes another time
+            carriers.collect(self.store, deadline)
+            turns.collect(self.shared, deadline)
 
     def _look(self, kind: str, identity: UUID, deadline: Deadline) -> tuple[int, int] | None:
         """Capacity and bytes taken, None when there is no whole one."""

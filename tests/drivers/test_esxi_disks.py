@@ -28,6 +28,7 @@ from drivers.api import (
 )
 from drivers.esxi.connection import EsxiConnection
 from tests.drivers.esxi_host import (
+    CLUSTER,
     MIB,
     SECONDS,
     carriers,
@@ -227,11 +228,15 @@ def test_a_copy_that_an_earlier_try_left_never_takes_the_place_of_newer_data(
 # ------------------------------------------------------------------------------------------ one at a time
 
 
+@pytest.mark.parametrize(
+    ("mode", "names", "folder"), [("vcenter", "DC0_H{}", "shared"), ("cluster", "DC0_C0_H{}", "pool-one/shared")]
+)
 def test_hosts_that_ask_at_once_bring_an_image_in_once_and_it_goes_with_the_last(
-    program: Path, base: ImageSpec
+    program: Path, base: ImageSpec, mode: str, names: str, folder: str
 ) -> None:
-    with simulated(program, mode="vcenter", machines=0) as vcenter:
-        first, second = connect(vcenter, host="DC0_H0"), connect(vcenter, host="DC0_H1")
+    with simulated(program, mode=mode, machines=0) as vcenter:
+        more = CLUSTER if mode == "cluster" else {}
+        first, second = (connect(vcenter, host=names.format(number), **more) for number in range(2))
         vcenter.calls()
         with ThreadPoolExecutor(4) as pool:
             asked = [
@@ -241,19 +246,19 @@ def test_hosts_that_ask_at_once_bring_an_image_in_once_and_it_goes_with_the_last
             for each in asked:
                 each.result()
         assert vcenter.calls()["ImportVApp"] == 1
-        assert len(on_datastore(vcenter, f"shared/images/{base.id}/disk.vmdk")) == 1
+        assert len(on_datastore(vcenter, f"{folder}/images/{base.id}/disk.vmdk")) == 1
         volume = uuid4()
-        second.volumes.ensure(api.VolumeSpec(volume, MIB, image_id=base.id), Deadline(SECONDS))
         first.volumes.remove_image(base.id, Deadline(SECONDS))
         assert first.volumes.list_images(Deadline(SECONDS)) == []
         assert second.volumes.list_images(Deadline(SECONDS)) == [base.id]
         with pytest.raises(Refused):
             first.volumes.ensure(api.VolumeSpec(uuid4(), MIB, image_id=base.id), Deadline(SECONDS))
+        second.volumes.ensure(api.VolumeSpec(volume, MIB, image_id=base.id), Deadline(SECONDS))
         with pytest.raises(Refused):
             second.volumes.remove_image(base.id, Deadline(SECONDS))
         second.volumes.remove(volume, Deadline(SECONDS))
         second.volumes.remove_image(base.id, Deadline(SECONDS))
-        assert on_datastore(vcenter, "shared/images/*") == on_datastore(vcenter, "shared/locks/*") == []
+        assert on_datastore(vcenter, f"{folder}/images/*") == on_datastore(vcenter, f"{folder}/locks/*") == []
         first.close()
         second.close()
 

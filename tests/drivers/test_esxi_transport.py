@@ -259,8 +259,9 @@ def test_what_a_host_refuses_of_transfers_is_told_and_leaves_nothing(
 # ------------------------------------------------------------------------------------------ what a dead worker left
 
 
+@pytest.mark.parametrize("first", ["import", "volume"])
 def test_what_a_dead_worker_left_is_found_by_its_mark_and_nothing_else_is(
-    sim: EsxSim, driver: EsxiConnection, base: ImageSpec
+    sim: EsxSim, driver: EsxiConnection, base: ImageSpec, first: str
 ) -> None:
     """Two carriers whose time is over and one that is still wanted, each with half a disk."""
     driver.volumes.list(Deadline(SECONDS))
@@ -273,7 +274,15 @@ def test_what_a_dead_worker_left_is_found_by_its_mark_and_nothing_else_is(
         if each is not bare:
             leave_machine(sim, each, f"{root}carriers/{each}/carrier.vmx", until_s)
     volume = uuid4()
-    driver.import_disk(volume, file_of(base), Deadline(SECONDS))
+    if first == "import":
+        driver.import_disk(volume, file_of(base), Deadline(SECONDS))
+    else:  # the first change of a worker that was started anew
+        (datastore,) = {each.parent for each in sim.daemon.folder.glob("*/stratograph")}
+        (datastore / "stratograph/shared/locks/dead_1/until_1").mkdir(parents=True)
+        anew = connect(sim)
+        anew.volumes.ensure(api.VolumeSpec(volume, MIB), Deadline(SECONDS))
+        anew.close()
+        assert on_datastore(sim, "shared/locks/*") == []
     assert sorted(carriers(sim)) == sorted([f"stratograph-carrier-{wanted}", str(wanted)])
     driver.volumes.remove(volume, Deadline(SECONDS))
     clear(sim)
