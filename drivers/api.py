@@ -42,6 +42,7 @@ from drivers.machinery import MachineSnapshot as MachineSnapshot
 from drivers.machinery import MachineSnapshots as MachineSnapshots
 from drivers.machinery import PortPlugging as PortPlugging
 from drivers.machinery import Relocation as Relocation
+from drivers.quality import Quality as Quality
 from drivers.transport import DiskFile as DiskFile
 from drivers.transport import DiskSource as DiskSource
 from drivers.transport import DiskTransport as DiskTransport
@@ -173,6 +174,7 @@ class Sample:
     disk_writes: int | None
     net_received_bytes: int | None
     net_sent_bytes: int | None
+    quality: Quality = Quality.EXACT
 
 
 class Machines(Protocol):

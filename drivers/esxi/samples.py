@@ -16,7 +16,7 @@ from uuid import UUID
 
 from pyVmomi import vim
 
-from drivers.api import Deadline, Machine, Power, Sample
+from drivers.api import Deadline, Machine, Power, Quality, Sample
 from drivers.esxi.reading import Properties
 from drivers.esxi.site import Site, reference
 
@@ -39,11 +39,14 @@ TOTALS = tuple(name for name, _ in COUNTERS.values())
 
 @dataclass(slots=True)
 class Total:
-    """What a machine used since ``started``; ``until`` is the end of the last interval that was added."""
+    """What a machine used since ``started``; ``until`` is the end of the last interval that was added;
+    ``quality`` is PARTIAL when the last look told less than all counters, or came too late for some intervals.
+    """
 
     started: datetime | None
     until: datetime
     values: dict[str, int] = field(default_factory=dict)
+    quality: Quality = Quality.SUMMED
 
 
 class Counters:
@@ -92,10 +95,17 @@ class Counters:
             for at, machine in batch
         ]
         ids = {reference(at): machine.id for at, machine in batch}
+        oldest = now - timedelta(seconds=INTERVAL_S * MOST_INTERVALS)
+        silent = {machine.id for _, machine in batch}
         for answer in self._site.look(lambda: manager.QueryPerf(specs), deadline) or ():
             total = self._totals.get(ids.get(reference(answer.entity)) or UUID(int=0))
             if total is not None:
-                add_up(total, answer, keys)
+                late = total.until < oldest
+                whole = add_up(total, answer, keys) and not late
+                total.quality = Quality.SUMMED if whole else Quality.PARTIAL
+                silent.discard(ids[reference(answer.entity)])
+        for each in silent:
+            self._totals[each].quality = Quality.PARTIAL
 
     def _counter_keys(self, deadline: Deadline) -> Mapping[int, str]:
         """The host's numbers of the counters that we want; they differ from host to host."""
@@ -123,17 +133,26 @@ class Counters:
             disk_writes=values["disk_writes"],
             net_received_bytes=values["net_received_bytes"],
             net_sent_bytes=values["net_sent_bytes"],
+            quality=Quality.SUMMED if total is None else total.quality,
         )
 
 
-def add_up(total: Total, answer: Any, keys: Mapping[int, str]) -> None:
-    """Add the whole intervals that ended since the last look. What is negative was not measured."""
+def add_up(total: Total, answer: Any, keys: Mapping[int, str]) -> bool:
+    """Add the whole intervals that ended since the last look. What is negative was not measured. Whether every counter
+    was told for each of them.
+    """
     ends = [each.timestamp for each in answer.sampleInfo or ()]
     fresh = [number for number, end in enumerate(ends) if end > total.until]
+    told: set[str] = set()
+    whole = True
     for series in answer.value or ():
         name = keys.get(int(series.id.counterId))
         if name is not None and not series.id.instance:
             total_name, weight = COUNTERS[name]
             values = list(series.value or ())
-            total.values[total_name] += sum(max(0, int(values[at])) for at in fresh if at < len(values)) * weight
+            found = [int(values[at]) for at in fresh if at < len(values)]
+            whole = whole and len(found) == len(fresh) and all(each >= 0 for each in found)
+            total.values[total_name] += sum(max(0, each) for each in found) * weight
+            told.add(name)
     total.until = max([total.until, *(ends[number] for number in fresh)])
+    return whole and (not fresh or told == set(COUNTERS))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -21,6 +22,19 @@ from gateway.kernel.row import Key
 KEEP_RAW = timedelta(days=2)
 KEEP_HOURS = timedelta(days=400)
 _NS = 1_000_000_000
+
+
+class Quality(StrEnum):
+    """How good counters are."""
+
+    __graphql_name__ = "MetricsQuality"
+
+    EXACT = "EXACT"
+    """The hypervisor's own totals since power-on."""
+    SUMMED = "SUMMED"
+    """Added up from what the hypervisor tells of intervals; totals may start over while the server runs."""
+    PARTIAL = "PARTIAL"
+    """As SUMMED, but something was missing this time: totals are too low."""
 
 
 class Sample(SQLModel, table=True):
@@ -44,6 +58,7 @@ class Sample(SQLModel, table=True):
     disk_writes: int | None = row.big(default=None, nullable=True)
     net_received_bytes: int | None = row.big(default=None, nullable=True)
     net_sent_bytes: int | None = row.big(default=None, nullable=True)
+    quality: Quality | None = row.enum(Quality, default=None, nullable=True)
 
     __table_args__ = (sa.Index("ix_sample_server", "server_uid", "at"), sa.Index("ix_sample_at", "at"))
 
@@ -83,6 +98,7 @@ class Reading:
     disk_writes: int | None
     net_received_bytes: int | None
     net_sent_bytes: int | None
+    quality: Quality | None = None
 
 
 _COUNTERS = ("disk_read_bytes", "disk_written_bytes", "net_received_bytes", "net_sent_bytes")

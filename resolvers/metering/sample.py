@@ -36,6 +36,7 @@ class ServerMetrics:
     disk_writes = column("Write requests.", shown_as=BigInt | None)
     net_received_bytes = column("Bytes that came in by all interfaces.", shown_as=BigInt | None)
     net_sent_bytes = column("Bytes that went out by all interfaces.", shown_as=BigInt | None)
+    quality = column("How good these counters are; null: nobody noted it.")
 
 
 @strawberry.type(description="One hour of a server.")

@@ -66,13 +66,15 @@ def test_the_future_counts_nothing_and_a_bad_period_is_refused(scene: Scene) -> 
 
 def test_samples_are_kept_and_rolled_up(scene: Scene) -> None:
     server = scene.server()
-    ask = "query($id: ID!) { server(id: $id) { metrics { at cpuTimeNs cpuPercent vcpus ramMib } } }"
+    ask = "query($id: ID!) { server(id: $id) { metrics { at cpuTimeNs cpuPercent vcpus ramMib quality } } }"
     assert scene.alice.ok(ask, id=server)["server"]["metrics"] is None
     totals = []
     for _ in range(4):
         scene.world.clock.advance(seconds=60)
         scene.world.reconcile("samples")
-        totals.append(scene.alice.ok(ask, id=server)["server"]["metrics"]["cpuTimeNs"])
+        told = scene.alice.ok(ask, id=server)["server"]["metrics"]
+        assert told["quality"] == "EXACT"
+        totals.append(told["cpuTimeNs"])
     assert totals == sorted(set(totals))
     hours = scene.alice.ok(
         """query($id: ID!) { server(id: $id) {

@@ -70,6 +70,7 @@ def _reading(found: DriverSample) -> Reading:
         disk_writes=found.disk_writes,
         net_received_bytes=found.net_received_bytes,
         net_sent_bytes=found.net_sent_bytes,
+        quality=sample.Quality(found.quality.value),
     )
 
 
