@@ -23,7 +23,7 @@ from gateway.reads.tree import Fill
 
 MARK = f"~{secrets.token_hex(8)}~"
 """Begins and ends a hole."""
-ID_MARK = f"~{secrets.token_hex(6)}~"
+ID_MARK = f"~{secrets.token_hex(4)}"
 """Stands before and behind an id, where JSON is printed by functions that escape."""
 RAW_ID_MARK = "\x01"
 """The same where JSON is put together as text: the quickest to find."""
