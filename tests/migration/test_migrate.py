@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -190,3 +192,43 @@ def test_a_server_gets_other_devices_while_it_is_off(moving: Moving) -> None:
     assert scene.alice.do("serverDevicesSet", "job { id }", **given)["job"] is None
     scene.do_and_work("serverStart", id=server)
     assert scene.alice.refused("serverDevicesSet", id=server, devices="OWN") == [("INVALID_STATE", ["id"])]
+
+
+V2V = """#!/bin/sh
+# Stands in for virt-v2v: takes its options as they are given, and writes what it would write.
+while [ $# -gt 0 ]; do
+  case $1 in
+    -i) kind=$2 ;;
+    -os) folder=$2 ;;
+    -of) format=$2 ;;
+    -on) name=$2 ;;
+    *.xml) description=$1; shift; continue ;;
+  esac
+  shift 2
+done
+[ "$kind" = libvirtxml ] || exit 9
+letter=a
+for file in $(sed 's/></>\\n</g' "$description" | sed -n 's/<source file="\\(.*\\)".*/\\1/p'); do
+  qemu-img convert -f raw -O "$format" "$file" "$folder/$name-sd$letter" || exit 8
+  letter=$(echo $letter | tr a-y b-z)
+done
+"""
+
+
+def test_virt_v2v_is_used_where_it_is_asked_for(
+    moving: Moving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a program in its place that converts the format and nothing else: what is shown is how it is called."""
+    server = adopted(moving)
+    assert asked(moving, server, conversion="VIRT_V2V") == ("FAILED", "UNSUPPORTED")
+    program = tmp_path / "virt-v2v"
+    program.write_text(V2V)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert asked(moving, server, conversion="VIRT_V2V") == ("SUCCEEDED", None)
+    found = moving.shown(server)
+    disks = found["migrations"][-1]["disks"]
+    assert [each["device"] for each in disks] == ["vda", "vdb"]
+    assert all(each["sha256Before"] == each["sha256After"] for each in disks)  # nothing was changed by this one
+    assert found["devices"] == "OWN"
+    assert not list((moving.world.settings.state_dir / "migrations").glob("*"))
