@@ -1,16 +1,16 @@
 """The way from workers to hypervisors: open connections by host, and a bound on how long any call may take.
 
-A vendor's C call cannot be interrupted, so each call runs on a small pool of threads of its host; when the deadline
-passes the caller gets Transient and the thread is left behind. A host whose threads all hang therefore costs its own
-pool and nobody else's. Credentials are read from the host's row and never logged.
+A vendor's C call cannot be interrupted, so each call runs on a thread of a crew that all hosts share (workers.crew);
+when the deadline passes the caller gets Transient and the thread is left behind. A host whose calls all hang is refused
+at once and costs nobody else anything. A connection that nobody used for a while is closed, so that thousands of hosts
+can be reached. Credentials are read from the host's row and never logged.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotInTime
+import time
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -19,12 +19,14 @@ import structlog
 
 from drivers import registry
 from drivers.api import Deadline, Driver, DriverType, HostConfig, Transient
+from workers.crew import Crew, HungError, LateError
 
 T = TypeVar("T")
 
 CALL_S = 120.0
 """How long one driver call may take unless the caller says otherwise."""
-THREADS = 8
+IDLE_S = 600.0
+"""A connection that was not used for so long is closed."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,14 +48,16 @@ class Address:
 class _Line:
     address: Address
     driver: Driver
-    pool: ThreadPoolExecutor
+    used_at: float
+    at_work: int = 0
 
 
 class Hosts:
     """Open connections of this process."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, crew: Crew | None = None) -> None:
         self._scratch = scratch
+        self._crew = crew if crew is not None else Crew()
         self._lines: dict[int, _Line] = {}
         self._lock = threading.Lock()
         self._opening: dict[int, threading.Lock] = {}
@@ -69,26 +73,45 @@ class Hosts:
         """Run ``work`` with the host's driver within ``seconds``. Raises the driver's errors, Transient when late."""
         deadline = Deadline(seconds)
         line = self._line(address, deadline)
-        future = line.pool.submit(work, line.driver, deadline)
+        self._count(line, 1)
         try:
-            return future.result(timeout=seconds + 1.0)
-        except NotInTime:
-            future.cancel()
+            return self._crew.run(address.host_id, lambda: work(line.driver, deadline), seconds + 1.0)
+        except LateError:
             log.warning("driver call did not answer in time", host=address.name, seconds=seconds)
             raise Transient(f"host {address.name} did not answer within {seconds:.0f} seconds") from None
+        except HungError:
+            raise Transient(f"host {address.name} does not answer: earlier calls to it still hang") from None
+        finally:
+            self._count(line, -1)
 
     def forget(self, host_id: int) -> None:
         """Close the connection to a host, if there is one."""
         with self._lock:
             line = self._lines.pop(host_id, None)
         if line is not None:
-            line.pool.shutdown(wait=False, cancel_futures=True)
             line.driver.close()
+
+    def trim(self, keep: Container[int]) -> None:
+        """Close the connections that were not used for a while, but for those to keep."""
+        before = time.monotonic() - IDLE_S
+        with self._lock:
+            idle = [
+                host_id for host_id, line in self._lines.items()
+                if host_id not in keep and not line.at_work and line.used_at < before
+            ]  # fmt: skip
+        for host_id in idle:
+            self.forget(host_id)
 
     def close(self) -> None:
         """Close every connection."""
         for host_id in list(self._lines):
             self.forget(host_id)
+        self._crew.close()
+
+    def _count(self, line: _Line, sign: int) -> None:
+        with self._lock:
+            line.at_work += sign
+            line.used_at = time.monotonic()
 
     def _line(self, address: Address, deadline: Deadline) -> _Line:
         with self._lock:
@@ -124,17 +147,15 @@ class Hosts:
             username=address.username,
             secret=address.secret,
         )
-        pool = ThreadPoolExecutor(THREADS, thread_name_prefix=f"host-{address.name}")
-        future = pool.submit(kind.connect, config, deadline)
         try:
-            driver = future.result(timeout=deadline.remaining + 1.0)
-        except NotInTime:
-            pool.shutdown(wait=False, cancel_futures=True)
+            driver = self._crew.run(
+                address.host_id, lambda: kind.connect(config, deadline), max(deadline.remaining, 0.0) + 1.0
+            )
+        except LateError:
             raise Transient(f"host {address.name} did not take a connection in time") from None
-        except BaseException:
-            pool.shutdown(wait=False)
-            raise
-        line = _Line(address, driver, pool)
+        except HungError:
+            raise Transient(f"host {address.name} does not answer: earlier calls to it still hang") from None
+        line = _Line(address, driver, time.monotonic())
         with self._lock:
             self._lines[address.host_id] = line
         return line

@@ -248,7 +248,7 @@ def of(session: Session) -> Inventory:
 def _changed_since(session: Session, horizon: int | None) -> tuple[int, list[Candidate]]:
     """The hosts that were changed behind a horizon (None: all), and the next horizon, of one snapshot."""
     changed = sa.true() if horizon is None else Since(col(Host.revision), sa.literal(horizon, sa.BigInteger))
-    one = sa.select(Horizon(col(Host.revision)).label("horizon")).subquery("now")
+    one = sa.select(Horizon("host").label("horizon")).subquery("now")
     found = session.execute(sa.select(one.c.horizon, *_COLUMNS).select_from(one.outerjoin(Host, changed))).all()
     return found[0].horizon or 0, [hosts.candidate(row) for row in found if row.id is not None]
 

@@ -37,10 +37,14 @@ def _sqlite(element: Any, compiler: Any, **options: Any) -> str:
 
 
 class Horizon(FunctionElement[int]):
-    """The revision behind which nothing may be missing: what to ask for the next time. ``Horizon(revision column)``."""
+    """The revision of a table behind which nothing may be missing: what to ask for the next time."""
 
     inherit_cache = True
     type = sa.BigInteger()
+
+    def __init__(self, table: str) -> None:
+        # Not the column itself: that would put the table among those that the statement selects from.
+        super().__init__(sa.literal_column(f"(SELECT max(revision) FROM {table})"))  # noqa: S608 - the name of our table
 
 
 @compiles(Horizon, "postgresql")
@@ -49,9 +53,8 @@ def _postgresql_horizon(_element: Any, _compiler: Any, **_options: Any) -> str:
 
 
 @compiles(Horizon)
-def _sqlite_horizon(element: Any, _compiler: Any, **_options: Any) -> str:
-    (column,) = element.clauses
-    return f"(SELECT max({column.name}) FROM {column.table.name})"  # noqa: S608 - names of our tables
+def _sqlite_horizon(element: Any, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
 
 
 class Since(FunctionElement[bool]):

@@ -22,13 +22,13 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
-from tests.bench import boot, esxi, growth, idle, jobs, reads
+from tests.bench import boot, esxi, fanout, growth, idle, jobs, placement, reads
 from tests.bench.table import Report
 from tests.servers.daemon import PackageMissingError
 from tests.servers.postgres import PostgresServer
 from tests.servers.rabbitmq import RabbitServer
 
-PARTS = ("reads", "jobs", "growth", "boot", "esxi", "idle")
+PARTS = ("reads", "jobs", "placement", "fanout", "growth", "boot", "esxi", "idle")
 
 
 def main() -> int:
@@ -53,6 +53,8 @@ def main() -> int:
         parts: dict[str, Callable[[], None]] = {
             "reads": lambda: reads.measure(report, folder, postgres, quick=asked.quick, peers=asked.peers),
             "jobs": lambda: jobs.measure(report, folder, postgres, rabbit, quick=asked.quick),
+            "placement": lambda: placement.measure(report, folder, postgres, quick=asked.quick),
+            "fanout": lambda: fanout.measure(report, folder, quick=asked.quick),
             "growth": lambda: growth.measure(report, folder, postgres, quick=asked.quick),
             "boot": lambda: boot.measure(report, folder, quick=asked.quick),
             "esxi": lambda: esxi.measure(report, folder, quick=asked.quick),

@@ -101,6 +101,20 @@ def test_the_inventory_learns_what_others_change(world: World) -> None:
     assert _seen(world.db, known)["n0"] == 19
 
 
+def test_only_what_changed_is_read(world: World) -> None:
+    first, *_others = _hosts(world, *(f"n{number}" for number in range(20)))
+    known = Inventory()
+    with world.db.read() as session:
+        known.refresh(session)
+        world.db.run(lambda session: hosts.claim(session, first, ONE))
+    with world.db.read() as session:
+        horizon, rows = inventory._changed_since(session, known._horizon)
+        assert [row.id for row in rows] == [first]
+        everything = inventory._changed_since(session, None)
+    assert everything[0] == horizon
+    assert len(everything[1]) == 20
+
+
 def test_what_is_rolled_back_is_not_learnt(world: World) -> None:
     (only,) = _hosts(world, "n0")
     known = Inventory()

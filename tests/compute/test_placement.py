@@ -24,7 +24,7 @@ from tests.compute.scene import Scene
 from tests.world import World
 
 sizes = st.integers(0, 64)
-unhurried = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+unhurried = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
 @st.composite
