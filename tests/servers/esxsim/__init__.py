@@ -68,8 +68,8 @@ class EsxSim:
     def create(
         cls, binary: Path, *, mode: str = "esxi", machines: int = 2, hosts: int = 2, address: str = "127.0.0.1"
     ) -> EsxSim:
-        """Start an endpoint (`esxi`, `vcenter` with hosts on their own, `cluster` with hosts in one) with so many machines
-        of somebody else's on each host.
+        """Start an endpoint (`esxi`, `vcenter` with hosts on their own, `cluster` with hosts in one) with so many
+        machines of somebody else's on each host.
 
         Its certificate is for 127.0.0.1 and localhost, whatever address it listens on.
         """
