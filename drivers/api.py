@@ -181,8 +181,8 @@ class Machines(Protocol):
     """Virtual machines."""
 
     def ensure(self, spec: MachineSpec, deadline: Deadline) -> Machine:
-        """Make the machine exist (powered off when new). A machine that is there keeps its power state. Raises
-        Refused when a disk or port it names is not there.
+        """Make the machine exist (powered off when new). One that is there keeps its power state; it takes vcpus and
+        memory of the spec when it is off. Raises Refused when a disk or port it names is not there.
         """
 
     def remove(self, machine_id: UUID, deadline: Deadline) -> None:

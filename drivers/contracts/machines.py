@@ -78,6 +78,24 @@ class MachineContract:
                 assert machines.inspect(spec.id, rig.deadline) is None
                 machines.remove(spec.id, rig.deadline)
 
+    def test_a_machine_that_is_off_takes_another_size(self, rig: Rig, off: api.MachineSpec) -> None:
+        """A running one keeps its own, at least until it is started anew."""
+        machines = rig.driver.machines
+        larger = replace(off, vcpus=off.vcpus + 1, ram_mib=2 * off.ram_mib)
+        try:
+            for _ in range(2):
+                seen = machines.ensure(larger, rig.deadline)
+                assert (seen.vcpus, seen.ram_mib, seen.power) == (larger.vcpus, larger.ram_mib, Power.OFF)
+            assert rig.power(off.id, PowerAction.ON) is Power.RUNNING
+            there = machines.inspect(off.id, rig.deadline)
+            assert there is not None
+            assert (there.vcpus, there.ram_mib) == (larger.vcpus, larger.ram_mib)
+            kept = machines.ensure(off, rig.deadline)
+            assert (kept.vcpus, kept.ram_mib, kept.power) == (larger.vcpus, larger.ram_mib, Power.RUNNING)
+        finally:
+            rig.power(off.id, PowerAction.OFF)
+            machines.ensure(off, rig.deadline)
+
     def test_list_and_inspect_say_the_same(self, rig: Rig, guest: api.MachineSpec) -> None:
         listed = {each.id: each for each in rig.driver.machines.list(rig.deadline)}
         seen = rig.driver.machines.inspect(guest.id, rig.deadline)

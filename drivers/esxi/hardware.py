@@ -66,13 +66,24 @@ def machine(
         memoryMB=spec.ram_mib,
         instanceUuid=str(spec.id),
         firmware=FIRMWARE[spec.firmware],
-        bootOptions=vim.vm.BootOptions(efiSecureBootEnabled=False, enterBIOSSetup=False),
+        bootOptions=_boot(),
         cpuHotAddEnabled=False,
         memoryHotAddEnabled=False,
         files=vim.vm.FileInfo(vmPathName=vmx),
         extraConfig=options({**marks(spec), **extra}),
         deviceChange=devices,
     )
+
+
+def boot_from(disk_key: int) -> Any:
+    """Boot options with that disk and nothing else."""
+    options = _boot()
+    options.bootOrder = [vim.vm.BootOptions.BootableDiskDevice(deviceKey=disk_key)]
+    return options
+
+
+def _boot() -> Any:
+    return vim.vm.BootOptions(efiSecureBootEnabled=False, enterBIOSSetup=False)
 
 
 def cdrom(path: str) -> list[Any]:

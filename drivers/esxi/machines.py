@@ -48,6 +48,7 @@ class EsxiMachines:
                 self._create(spec, deadline)
             else:
                 self._change(*found, spec, deadline)
+            self._order_boot(spec, deadline)
             return self._seen(spec.id, deadline)
 
     @verb
@@ -217,6 +218,21 @@ class EsxiMachines:
         if resize:
             change.numCPUs, change.memoryMB = spec.vcpus, spec.ram_mib
         if told or resize:
+            self.site.carry_out(lambda: machine.ReconfigVM_Task(change), deadline)
+
+    def _order_boot(self, spec: MachineSpec, deadline: Deadline) -> None:
+        """Have a machine that is off boot from its first disk, whatever else is plugged in later. The disk's key is the
+        host's to choose, so that this comes after the machine.
+        """
+        machine, found = self.must(spec.id, deadline)
+        if not spec.disks or str(found.get("runtime.powerState")) != "poweredOff":
+            return
+        held = reading.volume_devices(found.get("config.hardware.device") or ())
+        key = next((int(device.key) for device, each in held if each == spec.disks[0].volume_id), None)
+        now = self.site.look(lambda: reading.one(self.site.content, machine, ("config.bootOptions",)), deadline)
+        order = getattr(now.get("config.bootOptions"), "bootOrder", None) or ()
+        if key is not None and [getattr(each, "deviceKey", None) for each in order] != [key]:
+            change = vim.vm.ConfigSpec(bootOptions=hardware.boot_from(key))
             self.site.carry_out(lambda: machine.ReconfigVM_Task(change), deadline)
 
     def _merge_snapshots(self, machine: Any, deadline: Deadline) -> None:

@@ -1,8 +1,9 @@
 """The machines of a simulated host: :class:`drivers.api.Machines` with the rules a real host enforces.
 
 A machine needs its volumes and ports, a volume has one machine, devices have one disk each, and a host has only so much
-memory. Memory and processors are claimed by power-on, as on a real host. A machine that is there is left as it is by
-``ensure``. Guests listen to the power button and let go of disks unless the weather makes them deaf.
+memory. Memory and processors are claimed by power-on, as on a real host. ``ensure`` gives a machine that is there and
+off the size of its spec, and else leaves it as it is. Guests listen to the power button and let go of disks unless the
+weather makes them deaf.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class SimMachines:
         with self._gate.verb("machines.ensure", deadline) as transaction:
             there = transaction.get(MachineRecord, str(spec.id))
             if there is not None:
-                return seen(there)
+                size = (spec.vcpus, spec.ram_mib)
+                if there.power != Power.OFF or (there.vcpus, there.ram_mib) == size:
+                    return seen(there)
+                return _told(transaction, replace(there, vcpus=spec.vcpus, ram_mib=spec.ram_mib))
             if spec.firmware is Firmware.UEFI:
                 self._gate.need(Capability.UEFI)
             if spec.devices is Devices.VMWARE:

@@ -299,3 +299,17 @@ def test_a_move_that_cannot_be_is_refused_before_anything_moves(sim: EsxSim, lif
         assert failed.value.vendor_code == fault
         assert life.first.machines.inspect(life.machine, within()) is not None
     life.end()
+
+
+def test_a_machine_boots_from_its_first_disk_whatever_comes_later(sim: EsxSim, life: Life) -> None:
+    life.begin()
+    data = uuid4()
+    life.first.volumes.ensure(api.VolumeSpec(data, MIB), within())
+    life.first.machines.attach(life.machine, api.DiskSpec(data, "vdb"), within())
+    config = machine_of(content_of(sim), life.machine).config
+    disks = {each.key: each.backing.fileName for each in config.hardware.device if hasattr(each, "capacityInKB")}
+    (first,) = config.bootOptions.bootOrder
+    assert f"/{life.volume}/" in disks[first.deviceKey]
+    life.first.machines.detach(life.machine, data, within())
+    life.first.volumes.remove(data, within())
+    life.end()
