@@ -46,6 +46,11 @@ PLACES = {
     "SIM": {"store": "memory"},
 }
 """What makes a place of its own, by kind of driver."""
+STAYS = {
+    "KVM": "its storage pool stays, empty: {pool} in {pool_path}",
+    "ESXI": "its folder on the datastore stays, with nothing in it but empty folders: stratograph/pool-{shared}",
+}
+"""What of that place no driver can take away: told, so that the operator can."""
 NEEDED = {"ESXI": {"vlan_pool": "VLANs that the probe's port groups may bear, such as 3990-3999"}}
 """Options without which a host cannot be probed whole."""
 
@@ -103,11 +108,14 @@ def probe(wish: Wish, heard: Callable[[Verdict], object] = lambda _: None) -> To
         with _connected(kind, config) as driver:
             facts = driver.facts(Deadline(CONNECT_S))
             rig = _rig(contract, kind, driver, config, image, wish)
-            verdicts = _judged(Course(contract, rig, scratch), driver, wanted, heard)
+            stays = STAYS.get(kind.kind, "").format(**options) or None
+            verdicts = _judged(Course(contract, rig, scratch), driver, wanted, heard, stays)
     return Told(f"{facts.hypervisor} {facts.version}", tuple(verdicts))
 
 
-def _judged(course: Course, driver: Driver, wanted: list[Check], heard: Callable[[Verdict], object]) -> list[Verdict]:
+def _judged(
+    course: Course, driver: Driver, wanted: list[Check], heard: Callable[[Verdict], object], stays: str | None
+) -> list[Verdict]:  # fmt: skip
     made = remembering.remember(driver)
     verdicts = []
     try:
@@ -117,7 +125,7 @@ def _judged(course: Course, driver: Driver, wanted: list[Check], heard: Callable
     finally:
         left = [*course.close(), *remembering.take_away(driver, made, CLEAN_S)]
     result = Result.FAILED if left else Result.PASSED
-    verdicts.append(Verdict("Probe", "nothing is left behind", result, 0.0, "; ".join(left) or None))
+    verdicts.append(Verdict("Probe", "nothing is left behind", result, 0.0, "; ".join(left) or stays))
     heard(verdicts[-1])
     return verdicts
 
