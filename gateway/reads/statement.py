@@ -42,7 +42,8 @@ from gateway.reads.tree import (
 from gateway.reads.words import PostgresWords, SqliteWords, Words
 
 Sql = Any
-
+PLACE = "place_in_page"
+"""The column that numbers a page's rows; no table may have one of that name."""
 
 Take = Callable[[Sequence[Any], Sequence[Any]], Any]
 """A parameter from the inputs and the subject's keys."""
@@ -280,16 +281,16 @@ class _Builder:
         if numbered:
             rows = self._numbered(rows, names, falling=falling, backwards=page.backwards)
         shown = [self._key(rows.c[name], inner.c[name]) for name in reversed(names)]
-        return rows, _Row(tuple(shown), rows.c.place <= size if numbered else None, size)
+        return rows, _Row(tuple(shown), rows.c[PLACE] <= size if numbered else None, size)
 
     def _numbered(self, rows: Any, names: Sequence[str], *, falling: bool, backwards: bool) -> Any:
         """The rows with their places in the order they were found, in the order they are shown."""
         keys = [rows.c[name] for name in names]
         place = sa.func.row_number().over(order_by=[key.desc() if falling else key.asc() for key in keys])
         self._count += 1
-        placed = sa.select(*rows.c, place.label("place")).subquery(f"t{self._count}")
+        placed = sa.select(*rows.c, place.label(PLACE)).subquery(f"t{self._count}")
         self._count += 1
-        order = placed.c.place.desc() if backwards else placed.c.place.asc()
+        order = placed.c[PLACE].desc() if backwards else placed.c[PLACE].asc()
         return sa.select(*placed.c).order_by(order).subquery(f"t{self._count}")
 
     def _key(self, column: Any, stored: Any) -> Sql:

@@ -124,6 +124,13 @@ def test_every_page_of_a_list(ways: TwoWays, way: str, order: str, direction: st
     assert sorted(seen) == sorted(ids.encode("server", row["uid"]) for row in ways.rows[Server])
 
 
+@pytest.mark.parametrize("order", ["CREATED_AT", "NAME", "CIDR"])
+def test_subnets_have_a_column_called_place(ways: TwoWays, order: str) -> None:
+    """As a page's numbering of its rows once was called, too."""
+    document = f"{{ subnets(last: 3, orderBy: {{field: {order}}}) {{ nodes {{ cidr }} pageInfo {{ startCursor }} }} }}"
+    ways.planned("admin", document)
+
+
 def test_one_document_for_all(ways: TwoWays) -> None:
     """A plan is kept for the next caller: nobody gets another one's rows by it, whoever asked first."""
     document = "{ servers(first: 100) { totalCount nodes { id tenant { id } ports { id } volumes { id } } } }"
