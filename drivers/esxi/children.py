@@ -7,7 +7,11 @@ by a mark when a worker dies between them. The volume is there all the while, un
 
 from __future__ import annotations
 
-from drivers.api import Deadline
+from contextlib import suppress
+
+from pyVmomi import vim
+
+from drivers.api import Deadline, HostAtFault
 from drivers.esxi import carriers
 from drivers.esxi.store import DISK, Folder, Store, kib
 
@@ -53,10 +57,19 @@ def stand_alone(store: Store, folder: str, found: Folder, deadline: Deadline) ->
     settle(store, folder, deadline)
 
 
+def is_between(folder: Folder) -> bool:
+    """Whether a worker died over the volume after the child's disk gave way: no machine can start with it so."""
+    return DISK not in folder.disks and size_of(folder) is not None
+
+
 def settle(store: Store, folder: str, deadline: Deadline) -> None:
     """Put the copy that stands alone in its place, once the child's disk has given way."""
-    store.move_disk(store.path(f"{folder}/{ALONE_DISK}", deadline), store.path(f"{folder}/{DISK}", deadline), deadline)
+    alone, disk = store.path(f"{folder}/{ALONE_DISK}", deadline), store.path(f"{folder}/{DISK}", deadline)
+    with suppress(vim.fault.FileNotFound):  # another worker was first
+        store.move_disk(alone, disk, deadline)
     found = store.search(folder, deadline)[""]
+    if DISK not in found.disks:
+        raise HostAtFault("a volume's disk is gone while it was made to stand alone")
     for mark in (CHILD, *(each for each in found.marks if each.startswith("of_")), ALONE):
         store.delete(f"{folder}/{mark}", deadline)
     store.delete_disk(f"{folder}/{OLD_DISK}", deadline)

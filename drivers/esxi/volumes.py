@@ -207,6 +207,9 @@ class EsxiVolumes(Images):
         with suppress(DriverError), as_driver_errors():  # what could not go now goes another time
             carriers.collect(self.store, deadline)
             turns.collect(self.shared, deadline)
+            for name, folder in self.store.search(VOLUMES, deadline).items():
+                if children.is_between(folder):
+                    children.settle(self.store, f"{VOLUMES}/{name}", deadline)
 
     def _look(self, kind: str, identity: UUID, deadline: Deadline) -> tuple[int, int] | None:
         """Capacity and bytes taken, None when there is no whole one."""
@@ -259,7 +262,7 @@ class EsxiVolumes(Images):
     def _settled(self, volume_id: UUID, deadline: Deadline) -> None:
         """Finish what a worker that died left of a volume that was being made to stand alone."""
         found = self.store.search(f"{VOLUMES}/{volume_id}", deadline).get("")
-        if found is not None and DISK not in found.disks and children.size_of(found) is not None:
+        if found is not None and children.is_between(found):
             children.settle(self.store, f"{VOLUMES}/{volume_id}", deadline)
 
     def _check_snapshot(self, folder: str, size_bytes: int, deadline: Deadline) -> None:

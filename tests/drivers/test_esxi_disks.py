@@ -208,6 +208,11 @@ def test_a_child_that_was_being_made_to_stand_alone_is_there_all_the_while(
         assert seen is not None
         assert seen.size_bytes == MIB
         assert [each.id for each in driver.volumes.list(Deadline(SECONDS))] == [volume]
+        anew, other = connect(sim), uuid4()  # a worker that was started anew puts it right at its first change
+        anew.volumes.ensure(api.VolumeSpec(other, MIB), Deadline(SECONDS))
+        anew.volumes.remove(other, Deadline(SECONDS))
+        anew.close()
+        assert len(on_datastore(sim, f"*/volumes/{volume}/disk.vmdk")) == 1
     assert driver.volumes.extend(volume, 2 * MIB, Deadline(SECONDS)).size_bytes == 2 * MIB
     assert flat(sim, volume) == content(MIB).ljust(2 * MIB, b"\0")
 
