@@ -25,7 +25,6 @@ from sqlmodel import Session, col, select
 from drivers.sim import DataCentre, data_centre
 from gateway import migrations
 from gateway.compute.host import Host
-from gateway.compute.inventory import Inventory
 from gateway.identity import tenant as tenants
 from gateway.identity.role import Membership
 from gateway.identity.tenant import Tenant
@@ -175,7 +174,6 @@ class World:
         db.provide("sealed", Sealed([KEY]))
         settings = Settings(state_dir=folder, **given)
         db.provide("settings", settings)
-        db.provide("inventory", Inventory())
         hosts = Hosts(folder / "scratch")
         runner = Runner(db, hosts, "world", settings=settings)
         services = Services(db=db, feed=None, settings=settings)

@@ -18,6 +18,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
@@ -239,10 +240,20 @@ class _Backwards(str):
 
 
 def of(session: Session) -> Inventory:
-    """This process's inventory, as committed by now. Without one (a script, say) all hosts are read."""
-    found: Inventory = session.info.get("inventory") or Inventory()
+    """This process's inventory of the session's database, as committed by now."""
+    found: Inventory = session.info.get("inventory") or _of_pool(session.get_bind())
     found.refresh(session)
     return found
+
+
+_OF_POOLS: WeakKeyDictionary[sa.Pool, Inventory] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
+def _of_pool(bind: sa.Engine | sa.Connection) -> Inventory:
+    """One for each database that is open, for as long as it is."""
+    with _LOCK:
+        return _OF_POOLS.setdefault(bind.engine.pool, Inventory())
 
 
 def _changed_since(session: Session, horizon: int | None) -> tuple[int, list[Candidate]]:

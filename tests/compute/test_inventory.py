@@ -115,6 +115,16 @@ def test_only_what_changed_is_read(world: World) -> None:
     assert len(everything[1]) == 20
 
 
+def test_a_database_has_one_inventory_as_long_as_it_is_open(world: World) -> None:
+    other = Database(world.db.url.render_as_string(hide_password=False), now=world.db.clock)
+    found = [other.run(inventory.of) for _ in range(2)]
+    assert found[0] is found[1]
+    assert found[0] is not world.db.run(inventory.of)
+    other.close()
+    assert other.run(inventory.of) is not found[0]
+    other.close()
+
+
 def test_what_is_rolled_back_is_not_learnt(world: World) -> None:
     (only,) = _hosts(world, "n0")
     known = Inventory()
