@@ -57,11 +57,12 @@ INVENTORY: Final[Mapping[str, tuple[str, ...]]] = {
         "hypervisor", "availability_zone", "properties", "tags", "launched_at",
     ),
     "port": ("name", "network_id", "mac", "port_security", "server_id"),
+    "server_group": ("name", "policy", "max_per_host"),
     "webhook": ("name", "url", "nouns", "enabled", "disabled_reason"),
 }  # fmt: skip
 """Nouns in the order of an inventory, each with the columns that are told."""
 
-LEFT_OUT: Final = frozenset({"apikey", "audit", "delivery", "export", "job"})
+LEFT_OUT: Final = frozenset({"apikey", "audit", "delivery", "export", "job", "migration"})
 """Nouns of tenants that are no inventory: what lets people in, and trails of what happened."""
 
 _LINKS: Final = {

@@ -33,6 +33,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     made.do_and_work("snapshotCreate", volumeId=volume, name="n")
     group = made.alice.do("securityGroupCreate", "securityGroup { id }", name="web")["securityGroup"]["id"]
     made.alice.do("securityGroupRuleAdd", "__typename", securityGroupId=group, direction="INGRESS")
+    made.alice.do("serverGroupCreate", "__typename", name="apart", policy="ANTI_AFFINITY")
     boss = world.member(made.tenant_row, Role.MANAGER)
     boss.do("apiKeyCreate", "__typename", name="k", role="READER", tenantId=made.tenant)
     boss.do("webhookCreate", "__typename", name="w", url="http://127.0.0.1:9/hook", nouns=["network"])
