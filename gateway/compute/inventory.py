@@ -26,11 +26,11 @@ from sqlmodel import Session, col
 from gateway.compute import host as hosts
 from gateway.compute.host import PLACED_BY, Host
 from gateway.compute.placement import FILTERS, OF_KINDS, Candidate, GroupPolicy, Kind, Request, weigh
-from gateway.compute.revision import Horizon, Since
+from gateway.compute.revision import Horizon, since
 
 LOOK = 256
 """How many hosts are weighed, shared out among the buckets; from each at least a few."""
-_LEAST = 4
+_LEAST = 2
 MOST = 16
 """How many of the best are answered with: others may take the first ones meanwhile."""
 
@@ -258,7 +258,7 @@ def _of_pool(bind: sa.Engine | sa.Connection) -> Inventory:
 
 def _changed_since(session: Session, horizon: int | None) -> tuple[int, list[Candidate]]:
     """The hosts that were changed behind a horizon (None: all), and the next horizon, of one snapshot."""
-    changed = sa.true() if horizon is None else Since(col(Host.revision), sa.literal(horizon, sa.BigInteger))
+    changed = sa.true() if horizon is None else since(session, col(Host.revision), horizon)
     one = sa.select(Horizon("host").label("horizon")).subquery("now")
     found = session.execute(sa.select(one.c.horizon, *_COLUMNS).select_from(one.outerjoin(Host, changed))).all()
     return found[0].horizon or 0, [hosts.candidate(row) for row in found if row.id is not None]

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+from sqlmodel import Session
 
 
 class Revision(FunctionElement[int]):
@@ -57,22 +58,12 @@ def _sqlite_horizon(element: Any, compiler: Any, **options: Any) -> str:
     return str(compiler.process(element.clauses, **options))
 
 
-class Since(FunctionElement[bool]):
-    """Whether a row was changed behind a horizon: ``Since(revision column, horizon)``. Numbers that PostgreSQL has not
-    given out yet come from where the database was restored from, and are old.
+def since(session: Session, column: Any, horizon: int) -> sa.ColumnElement[bool]:
+    """Whether a row was changed behind a horizon. Numbers that PostgreSQL has not given out yet come from where the
+    database was restored from, and are old.
     """
-
-    inherit_cache = True
-    type = sa.Boolean()
-
-
-@compiles(Since, "postgresql")
-def _postgresql_since(element: Any, compiler: Any, **options: Any) -> str:
-    column, horizon = (compiler.process(each, **options) for each in element.clauses)
-    return f"({column} >= {horizon} AND {column} < pg_snapshot_xmax(pg_current_snapshot())::text::bigint)"
-
-
-@compiles(Since)
-def _sqlite_since(element: Any, compiler: Any, **options: Any) -> str:
-    column, horizon = (compiler.process(each, **options) for each in element.clauses)
-    return f"({column} > {horizon})"
+    if session.get_bind().dialect.name != "postgresql":
+        later: sa.ColumnElement[bool] = column > horizon
+        return later
+    given_out = sa.literal_column("pg_snapshot_xmax(pg_current_snapshot())::text::bigint", sa.BigInteger)
+    return sa.and_(column >= horizon, column < given_out)
