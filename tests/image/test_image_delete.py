@@ -153,7 +153,7 @@ def test_a_worker_may_die_at_any_commit(scene: Scene) -> None:
             assert deaths < 50
             continue
         break
-    assert deaths >= 2
+    assert deaths >= 1
     assert (rows(scene), copies(scene), on_host(scene), files(scene)) == ([], [], 0, [])
 
 
