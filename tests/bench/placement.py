@@ -128,7 +128,7 @@ def place(db: Database, wanted: Request, amount: Amount) -> int | None:
 
 def _at_once(report: Report, kind: str, db: Database, each: int) -> None:
     """32 clients ask for more than there is; what was given must be exactly what there was."""
-    room = CLIENTS * each // 2
+    room = CLIENTS * each - 8
     row = Host(name="", hypervisor=Hypervisor.SIM, endpoint="sim://h", status=HostStatus.ONLINE, vcpu_ratio=1.0,
                vcpus=room // 8, ram_mib=1 << 30, disk_gib=1 << 20, capabilities=sorted(NEEDS))  # fmt: skip
     keys = insert(db, row, ({"name": f"few-{number}", "availability_zone": "few"} for number in range(8)))
