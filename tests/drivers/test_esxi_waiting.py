@@ -132,8 +132,9 @@ def test_a_watch_outlives_its_session_and_tells_what_it_missed(sim: EsxSim, driv
         wait_for(lambda: {each.machine_id for each in seen} >= {stopped, gone}, SECONDS, "the missed changes are told")
         last = {each.machine_id: each.machine for each in seen}
         assert last[gone] is None
-        assert last[stopped] is not None
-        assert last[stopped].power is Power.OFF
+        off = last[stopped]
+        assert off is not None
+        assert off.power is Power.OFF
         assert same not in last
         assert watch.alive
         on(driver, stopped)
