@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from gateway import migrations
 from gateway.kernel.db import Database
@@ -14,6 +15,10 @@ from tests.servers.postgres import PostgresServer
 from tests.world import World
 
 pytest_plugins = ["tests.servers.fixtures"]
+
+# The renderer it comes with draws each traceback with the values of all variables: as much work as a test.
+_plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _plain])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -56,10 +56,10 @@ class Database:
         self.committed: list[Callable[[], None]] = []
         """Called after every commit of a write (from the thread that wrote)."""
         if self.sqlite:
-            self._read = _sqlite_engine(self.url, write=False)
-            self._write = _sqlite_engine(self.url, write=True)
+            self._read = _one_compiler(_sqlite_engine(self.url, write=False))
+            self._write = _one_compiler(_sqlite_engine(self.url, write=True))
         else:
-            self._write = sa.create_engine(self.url, pool_size=16, max_overflow=16)
+            self._write = _one_compiler(sa.create_engine(self.url, pool_size=16, max_overflow=16))
             _ping_idle(self._write)
             self._read = self._write.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -185,6 +185,25 @@ def _concurrent(error: Exception) -> bool:
         return False
     state = getattr(error.orig, "sqlstate", None)
     return state in _RETRYABLE_SQLSTATES or "database is locked" in str(error.orig)
+
+
+_COMPILERS: dict[str, sa.Engine] = {}
+"""The engine of each driver in this process whose compiled statements the others use."""
+
+
+def _one_compiler(engine: sa.Engine) -> sa.Engine:
+    """Have all engines of one driver share their dialect and its compiled statements: compiling a statement costs many
+    times its running, and SQLite's two engines are asked much the same. Nothing else of the first engine is used.
+    """
+    name = engine.url.drivername
+    if name == "sqlite" and name not in _COMPILERS:
+        _COMPILERS[name] = sa.create_engine("sqlite://")
+        _COMPILERS[name].connect().close()  # a dialect learns what its library can do from a first connection
+    first = _COMPILERS.setdefault(name, engine)
+    if getattr(first.dialect, "server_version_info", None) is not None:
+        engine.dialect = first.dialect
+        engine._compiled_cache = first._compiled_cache  # noqa: SLF001 - its keys hold the dialect: no option shares it
+    return engine
 
 
 PING_AFTER_S = 1.0
