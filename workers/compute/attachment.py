@@ -93,7 +93,8 @@ def _unplug(run: Run) -> Change:
 
 def _still_attached(session: Session, job: Job, _why: Refusal) -> None:
     volume = session.get(Volume, job.arguments["volume_id"])
-    if volume is not None and volume.status is VolumeStatus.DETACHING:
+    mine = volume is not None and volume.server_id == job.arguments["server_id"]
+    if volume is not None and mine and volume.status is VolumeStatus.DETACHING:
         volume.status = VolumeStatus.IN_USE
 
 

@@ -154,6 +154,12 @@ def _unclaim(_run: Run) -> Change:
     return change
 
 
+def _as_before(volume: Volume, job: Job) -> VolumeStatus:
+    """What a volume is after its extension; its server may have been deleted meanwhile, and it freed."""
+    before = VolumeStatus(job.arguments["before"])
+    return VolumeStatus.AVAILABLE if volume.server_id is None else before
+
+
 def _grow(run: Run) -> Change:
     with run.read() as session:
         volume = _volume(session, run)
@@ -163,7 +169,7 @@ def _grow(run: Run) -> Change:
     def change(session: Session, job: Job) -> None:
         grown = _volume(session, job)
         grown.size_gib = size
-        grown.status = VolumeStatus(job.arguments["before"])
+        grown.status = _as_before(grown, job)
         usage.opened(session, grown.tenant_id, Metered.VOLUME_GIB, grown.uid, size)
 
     return change
@@ -172,7 +178,7 @@ def _grow(run: Run) -> Change:
 def _not_grown(session: Session, job: Job, _why: Refusal) -> None:
     volume = session.get(Volume, job.arguments["volume_id"])
     if volume is not None and volume.status is VolumeStatus.EXTENDING:
-        volume.status = VolumeStatus(job.arguments["before"])
+        volume.status = _as_before(volume, job)
     if job.tenant_id is not None:  # also when the volume went with its server meanwhile
         quota.give(session, job.tenant_id, {Resource.VOLUME_GIB: job.arguments["more"]})
 
