@@ -3,7 +3,8 @@
 A vendor's C call cannot be interrupted. So a caller waits for its call until the deadline and no longer; a call that is
 late then is given up: its thread is left to it, no longer counts among those at work, and ends when the call does.
 Invariant: so one host, however it hangs, holds at most ``each`` threads, all hosts together at most ``most`` that are
-in time, those that hang already get no more once ``hung`` do, and a host that answers never waits for one that does not.
+in time, those that hang already get no more once ``hung`` do, and a host that answers never waits for one that does
+not.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_ids_are_encoded_together_as_one_by_one(uids: list[UUID], hyphens: bool)
     assert [f"x_{each.decode()}" for each in encoded(shown)] == [ids.encode("x", each) for each in uids]
 
 
-@pytest.mark.parametrize("mark", [ID_MARK, RAW_ID_MARK])
+@pytest.mark.parametrize("mark", [ID_MARK, RAW_ID_MARK], ids=["id", "raw id"])
 def test_holes_are_filled_and_the_rest_is_left_in_ascii(mark: str) -> None:
     holes = Holes()
     number = holes.add(fill_float, keep=True)
