@@ -48,6 +48,9 @@ class Cloud:
 
     version: str = strawberry.field(description="The version of Stratograph.")
     services: list[str] = strawberry.field(description="The services it offers.")
+    currency: str = strawberry.field(
+        description="What prices are in: an ISO 4217 code; `XXX` when the operator named none."
+    )
     drivers: list[DriverInfo] = strawberry.field(description="The capability matrix.")
 
 
@@ -67,7 +70,8 @@ async def cloud(info: Info) -> Cloud:
         )
         for driver in known
     ]
-    return Cloud(version=version("stratograph"), services=list(SERVICES), drivers=told)
+    currency = context.services.settings.currency
+    return Cloud(version=version("stratograph"), services=list(SERVICES), currency=currency, drivers=told)
 
 
 @strawberry.type(description="What you may still ask for now.")

@@ -17,12 +17,13 @@ from gateway.kernel import clock
 from gateway.kernel.access import Subject
 from gateway.kernel.command import AnyId, Command, Name, Retryable, Text
 from gateway.kernel.db import unique
+from gateway.kernel.money import Price, micros
 from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
 
 
 class Flavor(Row, table=True):
-    """A size: vCPUs, memory in MiB, root disk in GiB."""
+    """A size: vCPUs, memory in MiB, root disk in GiB; and what an hour of it costs, in millionths of the currency."""
 
     __tablename__ = "flavor"
 
@@ -31,6 +32,7 @@ class Flavor(Row, table=True):
     vcpus: int
     ram_mib: int
     disk_gib: int
+    price_micros: int | None = Field(default=None, sa_type=sa.BigInteger)
     deleted_at: datetime | None = Field(default=None)
 
     __table_args__ = (
@@ -56,6 +58,10 @@ class FlavorCreate(Retryable):
     vcpus: int = Field(ge=1, le=1024, description="Virtual processors.")
     ram_mib: int = Field(ge=16, le=16_777_216, description="Memory in MiB.")
     disk_gib: int = Field(ge=1, le=65_536, description="Size of the root disk in GiB.")
+    price_per_hour: Price | None = Field(
+        default=None,
+        description="What an hour of a server of this size costs, in the cloud's currency; null: no price.",
+    )
 
 
 class FlavorDelete(Retryable):
@@ -74,7 +80,8 @@ class Filter(Command):
 
 def create(session: Session, _subject: Subject, command: FlavorCreate) -> Flavor:
     """Make a flavor. Raises Conflict when the name is taken."""
-    flavor = Flavor(**command.model_dump(exclude={"idempotency_key"}))
+    size = command.model_dump(exclude={"idempotency_key", "price_per_hour"})
+    flavor = Flavor(**size, price_micros=micros(command.price_per_hour))
     with unique(session, "A flavor has this name already.", "name"):
         session.add(flavor)
     return flavor

@@ -314,12 +314,15 @@ def request(session: Session, server: Server, avoid: frozenset[int] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What serverCreate would do. ``quota`` maps each touched resource to (limit, used afterwards)."""
+    """What serverCreate would do. ``quota`` maps each touched resource to (limit, used afterwards); ``price_micros`` is
+    what an hour of all the servers costs, None when their flavor has no price.
+    """
 
     decision: Decision | None
     refusals: tuple[Refusal, ...]
     quota: dict[Resource, tuple[int, int]]
     addresses: tuple[str, ...] = ()
+    price_micros: int | None = None
 
 
 def plan(session: Session, subject: Subject, command: ServerCreate) -> Plan:
@@ -337,7 +340,9 @@ def plan(session: Session, subject: Subject, command: ServerCreate) -> Plan:
     }
     keys = [p.id for p in ports.of_server(session, server.id)]
     found = ports.addresses(session, keys)
-    return Plan(decision, (), touched, tuple(a for key in keys for a in found.get(key, [])))
+    price = session.get_one(Flavor, server.flavor_id).price_micros
+    total = None if price is None else price * command.count
+    return Plan(decision, (), touched, tuple(a for key in keys for a in found.get(key, [])), total)
 
 
 __all__ = ["Plan", "ServerCreate", "ServerNetwork", "ServerVolume", "create", "plan", "request"]

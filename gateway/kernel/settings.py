@@ -32,6 +32,10 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default=Path(".state"), description="Folder of the database, images, secrets and caches.")
     listen: str = Field(default="127.0.0.1:8080", description="Address and port of the API, as host:port.")
+    currency: str = Field(
+        default="XXX", pattern=r"^[A-Z]{3}$",
+        description="What prices are in: an ISO 4217 code such as EUR; XXX is its word for none in particular.",
+    )  # fmt: skip
     public_url: str | None = Field(
         default=None, description="How clients reach the API, such as https://cloud.example; from LISTEN by default."
     )

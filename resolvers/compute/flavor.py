@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from gateway.compute import flavor
 from gateway.kernel.access import Need
+from gateway.kernel.money import shown
 from resolvers.kernel.connections import Listing, connection_query
-from resolvers.kernel.graph import Node, column, node
+from resolvers.kernel.graph import Node, column, computed, node
 from resolvers.kernel.roots import mutation, node_query
+from resolvers.kernel.scalars import Decimal
 
 
 @node(flavor.NOUN)
@@ -18,6 +20,11 @@ class Flavor(Node):
     vcpus = column("Virtual processors.")
     ram_mib = column("Memory in MiB.")
     disk_gib = column("Size of the root disk in GiB.")
+    price_per_hour = computed(
+        Decimal | None, lambda row: shown(row.price_micros),
+        "What an hour of a server of this size costs, in the currency that `cloud` tells; null: no price was set.",
+        "price_micros",
+    )  # fmt: skip
     created_at = column("When it was made.")
     deleted_at = column("When it was hidden from new servers; null while it is offered.")
 

@@ -11,6 +11,7 @@ from strawberry.types import Info
 from gateway.compute import host, server_create
 from gateway.compute.placement import Constraint
 from gateway.identity.quota import Resource
+from gateway.kernel import money
 from gateway.kernel.access import Need
 from gateway.kernel.errors import Refusal, Refusals, UserErrorCode
 from resolvers.kernel import inputs, problems, scalars
@@ -164,6 +165,10 @@ class ServerPlan:
     addresses: list[scalars.IPAddress] = strawberry.field(
         description="The addresses that the first server would get now."
     )
+    price_per_hour: scalars.Decimal | None = strawberry.field(
+        description="What an hour of all the servers would cost by their flavor, in the currency that `cloud` tells; "
+        "null: the flavor has no price. Volumes and addresses have none."
+    )
     user_errors: list[problems.UserError] = strawberry.field(description="Why serverCreate would be refused.")
 
 
@@ -189,13 +194,15 @@ async def server_create_plan(
     except (Refusal, Refusals) as refused:
         several = refused.refusals if isinstance(refused, Refusals) else (refused,)
         return ServerPlan(
-            possible=False, decision=None, quota=[], addresses=[], user_errors=[problems.show(each) for each in several]
-        )
+            possible=False, decision=None, quota=[], addresses=[], price_per_hour=None,
+            user_errors=[problems.show(each) for each in several],
+        )  # fmt: skip
     told = asdict(plan.decision) if plan.decision is not None else None
     return ServerPlan(
         possible=plan.decision is not None and plan.decision.chosen is not None,
         decision=PlacementDecision(told=told) if told else None,
         quota=[PlannedQuota(resource=each, limit=limit, used=used) for each, (limit, used) in plan.quota.items()],
         addresses=[scalars.IPAddress(each) for each in plan.addresses],
+        price_per_hour=money.shown(plan.price_micros),  # type: ignore[arg-type]  # a Decimal is a text
         user_errors=[],
     )

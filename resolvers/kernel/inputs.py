@@ -5,6 +5,7 @@ Absent fields stay absent (``UNSET`` never reaches the command), so an update te
 
 from __future__ import annotations
 
+import decimal
 import types
 import typing
 from datetime import datetime
@@ -89,6 +90,8 @@ def _shown(kind: Any) -> Any:  # noqa: PLR0911 - one kind of type a line
         return scalars.enum(kind)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return input_type(kind)
+    if kind is decimal.Decimal:
+        return scalars.Decimal
     if kind in (str, int, bool, float, datetime):
         return kind
     raise TypeError(f"no GraphQL input type for {kind!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from datetime import UTC, datetime
 from enum import Enum, EnumMeta
@@ -70,8 +71,17 @@ def _mac(value: str) -> str:
     return ":".join(parts)
 
 
-def _decimal(_value: object) -> str:
-    raise ValueError("no input takes a Decimal")
+_DECIMAL = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
+
+
+def _decimal(value: object) -> str:
+    if not isinstance(value, str) or not _DECIMAL.fullmatch(value):
+        raise ValueError("a Decimal is a text of digits with at most one point, such as `0.25`")
+    return value
+
+
+def _json(_value: object) -> str:
+    raise ValueError("no input takes JSON")
 
 
 SCALARS: dict[object, Any] = {
@@ -122,7 +132,7 @@ SCALARS: dict[object, Any] = {
         description="Any JSON value whose shape the field's description tells.",
         specified_by_url="https://www.rfc-editor.org/rfc/rfc8259",
         serialize=lambda value: value,
-        parse_value=_decimal,
+        parse_value=_json,
     ),
     UUID: strawberry.scalar(
         name="UUID",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from gateway.kernel.access import Role
+from tests.compute.scene import Scene
 from tests.world import World
 
 FIELDS = "flavor { id name vcpus ramMib diskGib deletedAt }"
@@ -58,3 +59,33 @@ def test_pages_keep_their_order_while_flavors_come(world: World) -> None:
     assert world.admin.run(page, first=2, after="x").codes == ["INVALID"]
     assert world.admin.run("query($a: String) { flavors(after: $a) { totalCount } }",
                            a=first["pageInfo"]["endCursor"]).codes == ["INVALID"]  # fmt: skip
+
+
+def test_a_price_is_exact_and_told_before_a_server_is_made(world: World) -> None:
+    scene = Scene.make(world)
+    plan = """query($input: ServerCreateInput!) { serverCreatePlan(input: $input) { possible pricePerHour } }"""
+    told = "flavor { id pricePerHour }"
+    free = world.admin.do("flavorCreate", told, name="free", vcpus=1, ramMib=64, diskGib=1)["flavor"]
+    assert free["pricePerHour"] is None
+    dear = world.admin.do(
+        "flavorCreate", told, name="dear", vcpus=1, ramMib=64, diskGib=1, pricePerHour="0.000007"
+    )["flavor"]  # fmt: skip
+    assert dear["pricePerHour"] == "0.000007"
+    for flavor, count, price in ((free, 1, None), (dear, 1, "0.000007"), (dear, 3, "0.000021")):
+        given = {"name": "s", "flavorId": flavor["id"], "imageId": scene.image, "count": count}
+        found = scene.alice.ok(plan, input=given)["serverCreatePlan"]
+        assert found == {"possible": True, "pricePerHour": price}
+    listed = scene.alice.ok('{ flavors(filter: {name: "dear"}) { nodes { pricePerHour } } cloud { currency } }')
+    assert listed == {"flavors": {"nodes": [{"pricePerHour": "0.000007"}]}, "cloud": {"currency": "XXX"}}
+
+
+def test_a_price_is_a_bounded_decimal(world: World) -> None:
+    size = {"name": "x", "vcpus": 1, "ramMib": 64, "diskGib": 1}
+    for wrong in ("0.0000001", "1000000000", "123456789012345678901234567890"):
+        assert world.admin.refused("flavorCreate", **size, pricePerHour=wrong) == [("INVALID", ["pricePerHour"])]
+    create = """mutation($p: Decimal) {
+      flavorCreate(input: {name: "x", vcpus: 1, ramMib: 64, diskGib: 1, pricePerHour: $p}) { flavor { id } } }"""
+    for malformed in (0.5, 1, "-1", "1e3", "NaN", "", "1.", "٣"):
+        (error,) = world.admin.run(create, p=malformed).errors
+        assert "Expected value of type 'Decimal'" in error.message
+    assert world.admin.ok("{ flavors { totalCount } }")["flavors"]["totalCount"] == 0
