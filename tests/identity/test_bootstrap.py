@@ -8,6 +8,7 @@ import pytest
 from sqlmodel import func, select
 
 from gateway.identity.bootstrap import Bootstrap, ensure_admin
+from gateway.identity.quota import Resource
 from gateway.identity.user import User
 from gateway.kernel.access import NOBODY
 from gateway.kernel.command import parse
@@ -34,7 +35,7 @@ def test_the_first_start_makes_an_operator_with_a_generated_password(world: Worl
     told = with_token(world, sign_in(world, "admin", password)).ok(VIEWER)["viewer"]
     assert (told["admin"], told["user"]) == (True, {"name": "admin"})
     assert [(each["role"], each["tenant"]["name"]) for each in told["memberships"]] == [("MANAGER", "default")]
-    assert len(told["memberships"][0]["tenant"]["quotas"]) == 11
+    assert len(told["memberships"][0]["tenant"]["quotas"]) == len(Resource)
 
 
 def test_a_second_start_changes_nothing(world: World, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from workers.saga import SAGAS
 
 def test_kinds_tell_which_sagas_only_go_forward() -> None:
     load_all()
-    assert {kind for kind, saga in SAGAS.items() if saga.forward} == {k for k in SAGAS if k.endswith(FORWARD)}
+    ours = {kind: saga for kind, saga in SAGAS.items() if not kind.startswith("test.")}  # tests have sagas of their own
+    assert {kind for kind, saga in ours.items() if saga.forward} == {kind for kind in ours if kind.endswith(FORWARD)}
 
 
 def test_a_deletion_cannot_be_cancelled_and_says_so(world: World) -> None:
