@@ -38,7 +38,7 @@ class Vigil:
         if watched is None:
             task = asyncio.create_task(until_invalid(identity, self._poll_seconds))
             watched = self._watched[key] = _Watched(task)
-            task.add_done_callback(lambda _task: self._told(key))
+            task.add_done_callback(lambda done: self._told(key, done))
         watched.concerned.add(ended)
         try:
             yield ended
@@ -49,9 +49,12 @@ class Vigil:
                 del self._watched[key]
                 watched.task.cancel()
 
-    def _told(self, key: object) -> None:
-        watched = self._watched.pop(key, None)
-        for each in watched.concerned if watched is not None else ():
+    def _told(self, key: object, done: asyncio.Task[None]) -> None:
+        watched = self._watched.get(key)
+        if watched is None or watched.task is not done:
+            return  # it was cancelled when its last socket left, and another was begun for the next one since
+        del self._watched[key]
+        for each in watched.concerned:
             if not each.done():
                 each.set_result(None)
 

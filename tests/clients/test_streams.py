@@ -110,7 +110,7 @@ def _node(folder: Path, arguments: list[str], given: dict[str, Any]) -> Any:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, f"{done.stderr[:2000]} ... {done.stderr[-2000:]}"
     return json.loads(done.stdout.splitlines()[-1])
 
 
