@@ -27,7 +27,7 @@ from tests.end_to_end.processes import Gateway, cloud, wait_for
 
 pytestmark = [pytest.mark.xdist_group("streams"), pytest.mark.timeout(600)]
 TENANTS, CHANGES = 10, 50
-CUTS = {"websocket": 1_000, "sse": 300}
+CUTS = {"websocket": 1_000, "sse": 1_000}
 CONNECTS = int(os.environ.get("STRATOGRAPH_TEST_CONNECTS", "250"))
 AT_ONCE = 20
 RAM_GROWTH_MAX_MIB = 32

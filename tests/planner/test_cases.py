@@ -93,7 +93,7 @@ def test_whole_objects(ways: TwoWays, name: str) -> None:
     "document",
     [
         "{ subnets { nodes { id usedAddresses availableAddresses utilisation } } servers { nodes { id } } }",
-        "{ users { nodes { name lockedUntil } } rateLimit { cost remaining } viewer { admin user { name } } }",
+        "{ users { nodes { name lockedUntil } } rateLimit { cost costLimit } viewer { admin user { name } } }",
         "{ exports { nodes { id downloadUrl } } images { nodes { id upload { url } downloadUrl } } __typename }",
         "{ servers { nodes { id metrics { at cpuPercent } } } cloud { version } __schema { types { name } } }",
     ],
