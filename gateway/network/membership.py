@@ -27,9 +27,11 @@ from gateway.network.security_group import NOUN, PortSecurityGroup, SecurityGrou
 from gateway.network.subnet import Subnet
 from gateway.network.tally import EVERYBODY
 
-COVER_FROM = 32
+COVER_FROM = 4
 """When more members than this are on a network and nobody else is, a group stands for the subnets' pools instead of
-single addresses: then a new member changes nobody's rules, and servers cost the same however many there are."""
+single addresses: then a new member changes nobody's rules, and servers cost the same however many there are. Below it
+each new member has all others applied again. Where somebody else is on the network that never ends: there the cost of a
+member grows with its group."""
 
 
 _JOIN = sa.insert(PortSecurityGroup.__table__)  # type: ignore[attr-defined]  # every table model has one

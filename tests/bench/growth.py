@@ -18,6 +18,7 @@ from typing import Any
 from gateway.identity.tenant import Tenant
 from gateway.jobs.job import Bell, Job, Status
 from gateway.kernel.access import Role, Subject
+from gateway.network.membership import COVER_FROM
 from resolvers.kernel.context import Context, Services
 from resolvers.schema import schema
 from tests.bench.counting import Count, counted
@@ -119,8 +120,13 @@ def measure(report: Report, folder: Path, postgres: PostgresServer | None, *, qu
             own.mkdir()
             line = Line.lay(own, server.create_database() if server else None)
             line.ground.hosts(1, "first", store="memory")
-            line.cost_ms(line.ground.wish(port=True), 3)
+            first = [line.counts(line.ground.wish(port=True)) for _ in range(COVER_FROM + 4)]
             if what == "servers":
+                most = max(asked.statements + worked.statements for asked, worked in first[1:])
+                report.add(
+                    f"job path, {kind}", "a server with a port, first in its group: SQL statements, at most", most, "",
+                    note=f"the first {COVER_FROM} members of a security group have each other's rules applied anew",
+                )  # fmt: skip
                 _statements(report, kind, line)
             grow(report, kind, line, quick=quick)
             line.close()
