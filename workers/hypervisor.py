@@ -2,8 +2,8 @@
 
 A vendor's C call cannot be interrupted, so each call runs on a thread of a crew that all hosts share (workers.crew);
 when the deadline passes the caller gets Transient and the thread is left behind. A host whose calls all hang is refused
-at once and costs nobody else anything. A connection that nobody used for a while is closed, so that thousands of hosts
-can be reached. Credentials are read from the host's row and never logged.
+at once and costs nobody else anything. The connection to a host that was removed is closed after a while, for nobody
+uses it. Credentials are read from the host's row and never logged.
 """
 
 from __future__ import annotations
@@ -90,6 +90,12 @@ class Hosts:
             line = self._lines.pop(host_id, None)
         if line is not None:
             line.driver.close()
+
+    @property
+    def connected(self) -> frozenset[int]:
+        """Keys of the hosts that this process has a connection to."""
+        with self._lock:
+            return frozenset(self._lines)
 
     def trim(self, keep: Container[int]) -> None:
         """Close the connections that were not used for a while, but for those to keep."""

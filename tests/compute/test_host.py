@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pytest
+
 from drivers.api import Transient
 from gateway.kernel.access import Role
 from tests.compute.scene import Scene
 from tests.world import World
+from workers import hypervisor
 
 HOST = "{ hosts { nodes { name status statusReason vcpus ramMib diskGib capabilities } } }"
 
@@ -43,3 +46,18 @@ def test_a_host_in_use_is_not_removed_and_an_empty_one_is(world: World) -> None:
     scene.do_and_work("serverDelete", id=server)
     world.admin.do("hostRemove", "id", id=host)
     assert world.admin.ok("{ hosts { nodes { id } } }")["hosts"]["nodes"] == []
+
+
+def test_the_connection_to_a_removed_host_is_closed_and_that_to_a_kept_one_is_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hypervisor, "IDLE_S", 0.0)
+    world.host("kept")
+    world.host("removed")
+    connected = world.hosts.connected
+    assert len(connected) == 2
+    gone = world.admin.ok("{ hosts { nodes { id name } } }")["hosts"]["nodes"]
+    world.admin.do("hostRemove", "id", id=next(each["id"] for each in gone if each["name"] == "removed"))
+    world.reconcile("watches")
+    assert len(world.hosts.connected) == 1
+    assert world.hosts.connected < connected

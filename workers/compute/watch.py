@@ -114,6 +114,7 @@ def watch(context: Context) -> None:
     with context.db.read() as session:
         online = session.exec(select(Host).where(Host.status == HostStatus.ONLINE)).all()
         wanted = {host.id: address_of(session, host) for host in online}
+    context.hosts.trim(wanted)
     with _watches.lock:
         for host_id, (where, stream) in list(_watches.open.items()):
             if wanted.get(host_id) != where or not stream.alive:
