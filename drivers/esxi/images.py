@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from drivers.api import Deadline, DiskFile, ImageSpec, Refused, untold
+from drivers.api import Deadline, DiskFile, DriverError, ImageSpec, Refused, untold
 from drivers.esxi import transport, turns
+from drivers.esxi.errors import as_driver_errors
 from drivers.esxi.site import Site, verb
 from drivers.esxi.store import DISK, KIB, WHOLE, Folder, Store, kib
 
@@ -52,8 +53,9 @@ class Images:
                 target = self.shared.path(f"{folder}/{DISK}", deadline)
                 try:
                     transport.bring(self.store, file, target, deadline, untold)
-                except Refused:
-                    self.shared.delete(folder, deadline)
+                except transport.NOTHING_CAME:
+                    with suppress(DriverError), as_driver_errors():
+                        self.shared.delete(folder, deadline)
                     raise
                 held.check(deadline)
                 self.shared.make_folder(f"{folder}/{WHOLE}", deadline)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from drivers.api import (
     Capability,
@@ -34,6 +34,8 @@ from drivers.esxi.store import KIB, Store, kib
 
 CHUNK_BYTES = 1024**2
 PERCENT = 100
+NOTHING_CAME = (Refused, HostAtFault, Unsupported, vmodl.MethodFault)
+"""What :func:`bring` raises when nothing can have come to its target: a lost answer, which may hide a disk, is none."""
 
 
 def check(file: DiskFile) -> None:

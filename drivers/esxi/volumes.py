@@ -160,8 +160,9 @@ class EsxiVolumes(Images):
                 try:
                     target = self.store.path(f"{folder}/{DISK}", deadline)
                     transport.bring(self.store, file, target, deadline, progress)
-                except Refused:
-                    self.store.delete(folder, deadline)
+                except transport.NOTHING_CAME:
+                    with suppress(DriverError), as_driver_errors():
+                        self.store.delete(folder, deadline)
                     raise
                 self.store.make_folder(f"{folder}/{WHOLE}", deadline)
                 there = self._look(VOLUMES, volume_id, deadline)

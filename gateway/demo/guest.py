@@ -129,10 +129,17 @@ def _until_up(ground: Ground, server: str, *, simulated: bool) -> str:
         if found["status"] not in {"ACTIVE", "UNKNOWN"}:
             reason = found["statusReason"] or "no reason told"
             raise Problem("INVALID_STATE", f"The server is {found['status']}: {reason}.")
-        if _BOOTED in text or (text and (simulated or "login:" in text)):
+        if is_up(text, simulated=simulated):
             return text
         time.sleep(_LOOK_EVERY_S)
     return text
+
+
+def is_up(text: str, *, simulated: bool) -> bool:
+    """Whether a console's text says that the guest is up. A line of our guest counts when it is whole, for only then is
+    it shown; a login prompt never ends in a newline.
+    """
+    return _BOOTED in text.rpartition("\n")[0] or (bool(text) and (simulated or "login:" in text))
 
 
 def _lines(text: str) -> list[str]:

@@ -213,12 +213,15 @@ def test_a_lease_is_kept_alive_while_the_host_is_slow(sim: EsxSim, driver: EsxiC
 def test_a_deadline_in_the_middle_leaves_nothing(sim: EsxSim, driver: EsxiConnection, base: ImageSpec) -> None:
     sim.delay("POST /nfc", 3000)
     try:
+        volume = uuid4()
         with pytest.raises(Transient):
-            driver.import_disk(uuid4(), file_of(base), Deadline(1.0))
+            driver.import_disk(volume, file_of(base), Deadline(1.0))
     finally:
         sim.delay("POST /nfc", 0)
     assert carriers(sim) == []
     assert driver.volumes.list(Deadline(SECONDS)) == []
+    driver.volumes.remove(volume, Deadline(SECONDS))
+    assert on_datastore(sim, "*/volumes/*") == []
 
 
 @pytest.mark.parametrize(
@@ -241,7 +244,7 @@ def test_what_a_host_refuses_of_transfers_is_told_and_leaves_nothing(
     fault: str,
     error: type[DriverError],
 ) -> None:
-    volume = uuid4()
+    volume, before = uuid4(), on_datastore(sim, "*/volumes/*")
     driver.volumes.ensure(api.VolumeSpec(volume, MIB), Deadline(SECONDS))
     verbs: dict[str, Callable[[], object]] = {
         "ImportVApp": lambda: driver.import_disk(uuid4(), file_of(base), Deadline(SECONDS)),
@@ -250,8 +253,13 @@ def test_what_a_host_refuses_of_transfers_is_told_and_leaves_nothing(
     sim.fault(method, fault)
     with pytest.raises(error):
         verbs[method]()
+    if method == "ImportVApp":
+        sim.fault(method, fault)
+        with pytest.raises(error):
+            driver.volumes.ensure_image(base, Deadline(SECONDS))
     assert not (tmp_path / "out").exists()
-    assert carriers(sim) == []
+    assert carriers(sim) == on_datastore(sim, "*/images/*") == []
+    assert sorted(on_datastore(sim, "*/volumes/*")) == sorted([*before, str(volume)])
     assert [each.id for each in driver.volumes.list(Deadline(SECONDS))] == [volume]
     driver.volumes.remove(volume, Deadline(SECONDS))
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.client import Client
+from gateway.demo.guest import is_up
 from tests.end_to_end.processes import PROGRAM, Cloud, cloud, wait_for
 from tests.end_to_end.scene import NO_USE, centre_of, use_of_hosts
 
@@ -41,6 +42,22 @@ def nothing_is_left(here: Cloud, client: Client) -> None:
     assert use_of_hosts(client) == {"sim-1": NO_USE}
     world = centre_of(here.state).snapshot_of_world()
     assert (world.machines, world.volumes, world.networks) == ({}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "up"),
+    [
+        ("", False),
+        ("SG: BOOT\nSG: READY ip=1", False),
+        ("SG: BOOT\nSG: READY ip=1\n", True),
+        ("SG: BOOT\nSG: READY ip=1\nmore", True),
+        ("Welcome\ncloud login:", True),
+    ],
+)
+def test_a_guest_is_up_once_its_line_is_whole(text: str, *, up: bool) -> None:
+    """What is not shown must not end the waiting: its last line was missing from what the demo told."""
+    assert is_up(text, simulated=False) is up
+    assert is_up(text, simulated=True) is bool(text)
 
 
 def test_two_at_once(here: Cloud) -> None:
