@@ -16,9 +16,9 @@ from uuid import UUID
 
 from drivers.api import Capability, Deadline, Network, NetworkSpec, PortSpec, Refused, Unsupported
 from drivers.esxi import holders, segments
-from drivers.esxi.ranges import check_ranges
 from drivers.esxi.site import Site, verb
 from drivers.esxi.store import Store
+from drivers.ranges import ranges_of
 
 NETWORKS = "networks"
 NAME_MOST = 240
@@ -49,7 +49,7 @@ class EsxiNetworks:
     @verb
     def ensure(self, spec: NetworkSpec, deadline: Deadline) -> Network:
         """See :meth:`drivers.api.Networks.ensure`."""
-        check_ranges(spec)
+        ranges_of(spec)
         if any(each.dhcp for each in spec.subnets):
             raise Unsupported(Capability.DHCP, "an ESXi host has no DHCP of its own")
         with self.site.only(deadline, "networks"):

@@ -13,12 +13,13 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from uuid import UUID
 
 from drivers.api import Capability, Deadline, Network, NetworkSpec, PortSpec, Refused, RuleSpec, SubnetSpec
+from drivers.ranges import ranges_of
 from drivers.sim.gate import Gate
 from drivers.sim.records import NetworkRecord, PortRecord
 from drivers.sim.store import Transaction
 
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-MTU_LEAST, MTU_MOST = 576, 65_535
+MTU_MOST = 65_535
 PROTOCOLS = {None, "tcp", "udp", "icmp"}
 
 
@@ -31,7 +32,7 @@ class SimNetworks:
     def ensure(self, spec: NetworkSpec, deadline: Deadline) -> Network:
         """See :meth:`drivers.api.Networks.ensure`."""
         with self._gate.verb("networks.ensure", deadline) as transaction:
-            ranges = _ranges(spec)
+            ranges = ranges_of(spec, mtu_most=MTU_MOST)
             if any(each.dhcp for each in spec.subnets):
                 self._gate.need(Capability.DHCP)
             if not self._gate.has(Capability.OVERLAPPING_SUBNETS):
@@ -100,27 +101,6 @@ class SimNetworks:
         """See :meth:`drivers.api.Networks.list_ports`."""
         with self._gate.verb("networks.list_ports", deadline, write=False) as transaction:
             return [UUID(each.id) for each in transaction.all(PortRecord)]
-
-
-def _ranges(spec: NetworkSpec) -> list[IPv4Network | IPv6Network]:
-    """The network's ranges. Raises Refused for one that is wrong or overlaps another."""
-    if not MTU_LEAST <= spec.mtu <= MTU_MOST:
-        raise Refused(f"an MTU lies between {MTU_LEAST} and {MTU_MOST}, not {spec.mtu}")
-    if len({each.id for each in spec.subnets}) != len(spec.subnets):
-        raise Refused("the network names a subnet twice")
-    ranges: list[IPv4Network | IPv6Network] = []
-    for subnet in spec.subnets:
-        try:
-            found = ip_network(subnet.cidr)
-            outside = subnet.gateway is not None and ip_address(subnet.gateway) not in found
-        except ValueError as error:
-            raise Refused(f"the subnet {subnet.cidr} is wrong: {error}") from error
-        if outside:
-            raise Refused(f"the gateway {subnet.gateway} lies outside {subnet.cidr}")
-        if any(found.overlaps(each) for each in ranges if found.version == each.version):
-            raise Refused(f"the subnet {subnet.cidr} overlaps another of its network")
-        ranges.append(found)
-    return ranges
 
 
 def _check_free(transaction: Transaction, spec: NetworkSpec, ranges: list[IPv4Network | IPv6Network]) -> None:
