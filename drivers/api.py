@@ -29,6 +29,10 @@ from drivers.adoption import ForeignDisk as ForeignDisk
 from drivers.adoption import ForeignMachine as ForeignMachine
 from drivers.adoption import ForeignNic as ForeignNic
 from drivers.adoption import ForeignPage as ForeignPage
+from drivers.console import ConsoleLine as ConsoleLine
+from drivers.console import ConsoleLog as ConsoleLog
+from drivers.console import ConsoleProtocol as ConsoleProtocol
+from drivers.console import GraphicalConsole as GraphicalConsole
 from drivers.errors import Deadline as Deadline
 from drivers.errors import DriverError as DriverError
 from drivers.errors import HostAtFault as HostAtFault
@@ -389,14 +393,6 @@ class Networks(Protocol):
 
 
 @runtime_checkable
-class ConsoleLog(Protocol):
-    """What a machine wrote on its serial port since it was made."""
-
-    def console_log(self, machine_id: UUID, max_bytes: int, deadline: Deadline) -> bytes:
-        """The newest ``max_bytes`` bytes; empty when there is none."""
-
-
-@runtime_checkable
 class Snapshots(Protocol):
     """Point-in-time copies of volumes, also of those in use."""
 
@@ -414,6 +410,7 @@ class Capability(StrEnum):
     """What a driver may or may not be able to do. Shown to API users as the capability matrix."""
 
     CONSOLE_LOG = "CONSOLE_LOG"
+    GRAPHICAL_CONSOLE = "GRAPHICAL_CONSOLE"
     VOLUME_SNAPSHOT = "VOLUME_SNAPSHOT"
     STATE_EVENTS = "STATE_EVENTS"
     ADOPTION = "ADOPTION"
@@ -438,6 +435,7 @@ class Capability(StrEnum):
 
 VERBS: Mapping[Capability, type] = {
     Capability.CONSOLE_LOG: ConsoleLog,
+    Capability.GRAPHICAL_CONSOLE: GraphicalConsole,
     Capability.VOLUME_SNAPSHOT: Snapshots,
     Capability.STATE_EVENTS: Watching,
     Capability.ADOPTION: Adoption,

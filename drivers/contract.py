@@ -25,6 +25,7 @@ import pytest
 pytest.register_assert_rewrite("drivers.contracts")
 
 from drivers.contracts.adoption import AdoptionContract  # noqa: E402 - assertions are rewritten only in later imports
+from drivers.contracts.console import ConsoleContract  # noqa: E402 - as above
 from drivers.contracts.driver import DriverWideContract  # noqa: E402 - as above
 from drivers.contracts.machinery import MachineryContract  # noqa: E402 - as above
 from drivers.contracts.machines import MachineContract  # noqa: E402 - as above
@@ -44,5 +45,6 @@ class DriverContract(
     TransportContract,
     NetworkContract,
     AdoptionContract,
+    ConsoleContract,
 ):
     """All that ``drivers/api.py`` promises. Needs a class-scoped fixture ``rig`` that yields a :class:`Rig`."""

@@ -48,8 +48,12 @@ class HostFacts:
 
 @runtime_checkable
 class Restricted(Protocol):
-    """A connection to a host that may do less than its kind can, for reasons of the host's own (a licence)."""
+    """A connection to a host that may do less than its kind can, for reasons of the host's own (a licence) or of
+    the way to it (a network).
+    """
 
     @property
     def withheld(self) -> frozenset[Capability]:
-        """What the host was found not to do; looked for by ``facts``. Its verbs are refused with HostAtFault."""
+        """What the host was found not to do; looked for by ``facts``. Its verbs are refused with HostAtFault, or with
+        Unsupported where no host that is reached like this can do it.
+        """

@@ -46,9 +46,11 @@ DRIVER = DriverType(
     verbs=frozenset(
         {
             Capability.CONSOLE_LOG,
+            Capability.GRAPHICAL_CONSOLE,
             Capability.VOLUME_SNAPSHOT,
             Capability.STATE_EVENTS,
             Capability.DISK_TRANSPORT,
+            Capability.ADOPTION,
             Capability.PORT_HOT_ATTACH,
         }
     ),

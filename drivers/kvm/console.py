@@ -1,19 +1,54 @@
-"""The console log: what virtlogd wrote into the pool, read through libvirt's download stream.
+"""A machine's consoles: its log is what virtlogd wrote into the pool, its screen QEMU's own VNC server.
 
-virtlogd starts a new file at 2 MiB and keeps the one before as ``.log.0``; both are read when the newest is shorter
-than what was asked for. Older ones are not.
+No machine listens for VNC anywhere. libvirtd makes a pair of sockets, gives QEMU one end and us the other, whatever the
+domain's definition says of an address (those of older versions say 127.0.0.1). A descriptor only travels over a UNIX
+socket, so a host that is reached by network shows no screen.
+
+The log is read through libvirt's download stream. virtlogd starts a new file at 2 MiB and keeps the one before as
+``.log.0``; both are read when the newest is shorter than what was asked for. Older ones are not.
 """
 
 from __future__ import annotations
 
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
-from drivers.api import Capability, Deadline
+import libvirt
+
+from drivers.api import Capability, ConsoleLine, ConsoleProtocol, Deadline, Refused, Unsupported
 from drivers.kvm import files
 from drivers.kvm.errors import told
 from drivers.kvm.link import Link
+from drivers.kvm.machines import look_up
 from drivers.kvm.names import PoolFile
+
+_BY_SOCKET = frozenset({"qemu", "qemu+unix"})
+
+
+def has_screens(endpoint: str) -> bool:
+    """Whether libvirtd at that address can hand over descriptors."""
+    parts = urlsplit(endpoint)
+    return parts.scheme in _BY_SOCKET and not parts.hostname
+
+
+def screen(link: Link, machine_id: UUID, deadline: Deadline) -> ConsoleLine:
+    """A new connection to a running machine's VNC server."""
+    if not has_screens(link.config.endpoint):
+        raise Unsupported(
+            Capability.GRAPHICAL_CONSOLE,
+            "libvirt hands a screen over only on the host itself, where the API would have to run, too",
+        )
+    with told(f"opening the screen of machine {machine_id}", Capability.GRAPHICAL_CONSOLE):
+        domain = look_up(link.open(deadline), machine_id)
+        if domain is None:
+            raise Refused("there is no such machine")
+        if not domain.isActive():
+            raise Refused("the machine does not run")
+        # Without a password: whoever reached this socket was let in by libvirtd.
+        descriptor = domain.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
+    return ConsoleLine(socket.socket(fileno=descriptor), ConsoleProtocol.VNC)
 
 
 def tail(link: Link, machine_id: UUID, max_bytes: int, deadline: Deadline) -> bytes:

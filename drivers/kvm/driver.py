@@ -8,11 +8,17 @@ from typing import Any
 from uuid import UUID
 
 from drivers.api import (
+    AdoptionSpec,
+    Capability,
+    ConsoleLine,
     Deadline,
     DiskFile,
     DiskSource,
+    ForeignMachine,
+    ForeignPage,
     HostConfig,
     HostFacts,
+    Machine,
     MachineChanged,
     NicSpec,
     Progress,
@@ -22,6 +28,7 @@ from drivers.api import (
     untold,
 )
 from drivers.kvm import accelerator, console, files, snapshots, transport, xml
+from drivers.kvm.adoption import DomainAdoption
 from drivers.kvm.errors import told
 from drivers.kvm.link import Link
 from drivers.kvm.machines import Domains
@@ -39,6 +46,7 @@ class KvmDriver:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._machines = Domains(link)
+        self._adoption = DomainAdoption(link, self._machines)
         self._volumes = PoolVolumes(link)
         self._networks = Bridges(link)
         self._models: list[str | None] = []
@@ -93,9 +101,19 @@ class KvmDriver:
         """The newest bytes a machine wrote on its serial port."""
         return console.tail(self._link, machine_id, max_bytes, deadline)
 
+    @property
+    def withheld(self) -> frozenset[Capability]:
+        """What this way to the host cannot carry: a screen comes over a UNIX socket only."""
+        local = console.has_screens(self._link.config.endpoint)
+        return frozenset() if local else frozenset({Capability.GRAPHICAL_CONSOLE})
+
+    def open_console(self, machine_id: UUID, deadline: Deadline) -> ConsoleLine:
+        """Open a machine's screen."""
+        return console.screen(self._link, machine_id, deadline)
+
     def snapshot(self, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
         """Make a point-in-time copy of a volume."""
-        return snapshots.take(self._link, volume_id, snapshot_id, deadline)
+        return snapshots.take(self._link, self._machines.register, volume_id, snapshot_id, deadline)
 
     def remove_snapshot(self, snapshot_id: UUID, deadline: Deadline) -> None:
         """Delete the copy."""
@@ -109,11 +127,27 @@ class KvmDriver:
         self, source: DiskSource, target: Path, deadline: Deadline, progress: Progress = untold
     ) -> DiskFile:  # fmt: skip
         """Write a disk to a file of the worker."""
-        return transport.export(self._link, source, target, deadline, progress)
+        return transport.export(self._link, self._machines.register, source, target, deadline, progress)
 
     def import_disk(self, volume_id: UUID, file: DiskFile, deadline: Deadline, progress: Progress = untold) -> Volume:
         """Make a volume of a file of the worker."""
         return self._volumes.bring(volume_id, file, deadline, progress)
+
+    def list_foreign(self, after: str | None, limit: int, deadline: Deadline) -> ForeignPage:
+        """Machines that others made."""
+        return self._adoption.list_foreign(after, limit, deadline)
+
+    def inspect_foreign(self, ref: str, deadline: Deadline) -> ForeignMachine | None:
+        """One of them."""
+        return self._adoption.inspect_foreign(ref, deadline)
+
+    def adopt(self, spec: AdoptionSpec, deadline: Deadline) -> Machine:
+        """Take it over as it is."""
+        return self._adoption.adopt(spec, deadline)
+
+    def disown(self, machine_id: UUID, deadline: Deadline) -> None:
+        """Hand it back as it is."""
+        self._adoption.disown(machine_id, deadline)
 
     def plug_port(self, machine_id: UUID, nic: NicSpec, deadline: Deadline) -> None:
         """Give a machine a NIC on a port."""
@@ -130,7 +164,7 @@ class KvmDriver:
     def watch(self, on_change: Callable[[MachineChanged], None], deadline: Deadline) -> Watch:
         """Call ``on_change`` for each change until the watch is closed."""
         self._link.open(deadline)
-        return LifecycleWatch(self._link, self._machines.inspect, on_change)
+        return LifecycleWatch(self._link, self._machines.our_id, self._machines.inspect, on_change)
 
 
 def connect(config: HostConfig, deadline: Deadline) -> KvmDriver:

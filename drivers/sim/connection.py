@@ -15,6 +15,7 @@ from uuid import UUID
 from drivers.api import (
     VERBS,
     Capability,
+    ConsoleLine,
     Deadline,
     DiskFormat,
     Driver,
@@ -25,6 +26,7 @@ from drivers.api import (
     Watch,
 )
 from drivers.sim.adoption import SimAdoption
+from drivers.sim.console import open_screen
 from drivers.sim.data_centre import data_centre
 from drivers.sim.faults import conditions
 from drivers.sim.gate import Gate
@@ -98,6 +100,14 @@ class SimConsole(SimConnection):
         )
 
 
+class SimScreen(SimConnection):
+    """See :class:`drivers.api.GraphicalConsole`."""
+
+    def open_console(self, machine_id: UUID, deadline: Deadline) -> ConsoleLine:
+        """See :meth:`drivers.api.GraphicalConsole.open_console`."""
+        return open_screen(self.gate, machine_id, deadline)
+
+
 class SimWatching(SimConnection):
     """See :class:`drivers.api.Watching`."""
 
@@ -135,6 +145,7 @@ class SimMoving(SimRelocating, SimConnection):
 
 OPTIONAL: dict[Capability, type[SimConnection]] = {
     Capability.CONSOLE_LOG: SimConsole,
+    Capability.GRAPHICAL_CONSOLE: SimScreen,
     Capability.VOLUME_SNAPSHOT: SimSnapshotting,
     Capability.STATE_EVENTS: SimWatching,
     Capability.ADOPTION: SimAdopting,

@@ -173,7 +173,8 @@ def _devices(plan: DomainPlan) -> Element:
         (
             E.serial(E.log(file=plan.console_path, append="on"), E.target(type="isa-serial", port="0"), type="pty"),
             E.input(type="tablet", bus="usb"),
-            E.graphics(E.listen(type="address", address="127.0.0.1"), type="vnc", port="-1", autoport="yes"),
+            # No port and no socket file: libvirtd hands the screen over (drivers.kvm.console), and nobody else can.
+            E.graphics(E.listen(type="none"), type="vnc"),
             E.video(E.model(type="vga", vram="16384")),
             E.memballoon(E.stats(period=str(_STATS_PERIOD_SECONDS)), model="virtio"),
             E.rng(E.backend("/dev/urandom", model="random"), model="virtio"),
