@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from socket import socket
 from typing import Any
 from uuid import UUID
 
 from drivers.api import (
     AdoptionSpec,
     Capability,
-    ConsoleLine,
     Deadline,
     DiskFile,
     DiskSource,
@@ -33,6 +33,7 @@ from drivers.kvm.errors import told
 from drivers.kvm.link import Link
 from drivers.kvm.machines import Domains
 from drivers.kvm.networks import Bridges
+from drivers.kvm.sources import Sources
 from drivers.kvm.volumes import PoolVolumes
 from drivers.kvm.watching import LifecycleWatch
 from drivers.kvm.xml.common import strings
@@ -47,6 +48,7 @@ class KvmDriver:
         self._link = link
         self._machines = Domains(link)
         self._adoption = DomainAdoption(link, self._machines)
+        self._sources = Sources(link, self._machines.register)
         self._volumes = PoolVolumes(link)
         self._networks = Bridges(link)
         self._models: list[str | None] = []
@@ -107,13 +109,13 @@ class KvmDriver:
         local = console.has_screens(self._link.config.endpoint)
         return frozenset() if local else frozenset({Capability.GRAPHICAL_CONSOLE})
 
-    def open_console(self, machine_id: UUID, deadline: Deadline) -> ConsoleLine:
+    def open_console(self, machine_id: UUID, deadline: Deadline) -> socket:
         """Open a machine's screen."""
         return console.screen(self._link, machine_id, deadline)
 
     def snapshot(self, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
         """Make a point-in-time copy of a volume."""
-        return snapshots.take(self._link, self._machines.register, volume_id, snapshot_id, deadline)
+        return snapshots.take(self._sources, volume_id, snapshot_id, deadline)
 
     def remove_snapshot(self, snapshot_id: UUID, deadline: Deadline) -> None:
         """Delete the copy."""
@@ -127,7 +129,7 @@ class KvmDriver:
         self, source: DiskSource, target: Path, deadline: Deadline, progress: Progress = untold
     ) -> DiskFile:  # fmt: skip
         """Write a disk to a file of the worker."""
-        return transport.export(self._link, self._machines.register, source, target, deadline, progress)
+        return transport.export(self._sources, source, target, deadline, progress)
 
     def import_disk(self, volume_id: UUID, file: DiskFile, deadline: Deadline, progress: Progress = untold) -> Volume:
         """Make a volume of a file of the worker."""

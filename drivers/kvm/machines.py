@@ -1,6 +1,8 @@
 """Machines: libvirt domains whose UUID is our id.
 
-Ours is what is called after its own UUID (``names.is_ours``); no other domain of the host is ever changed. A volume
+Ours is what is called after its own UUID (``names.is_ours``), and what was adopted (drivers/kvm/register.py): such a
+machine is powered on and off, looked at and counted; its hardware stays what its owner made it, and it is never removed
+here, only handed back. No other domain of the host is ever changed. A volume
 belongs to one domain at a time: check and claim happen under one lock of this process and are looked at once more
 afterwards, for the sake of other processes. Power is in ``power.py``, plugging in ``disks.py``.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -20,10 +23,11 @@ from drivers.kvm import accelerator, disks, files, names, plugging, power, seed,
 from drivers.kvm.errors import found, told
 from drivers.kvm.link import Link
 from drivers.kvm.names import PoolFile
+from drivers.kvm.register import Record, Register
 from drivers.kvm.xml.common import NAMESPACE
 from drivers.kvm.xml.domain import name_in, with_changes
 
-_NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -37,6 +41,7 @@ class Domains:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self.register = Register()
         self._names: dict[UUID, str] = {}  # the machines' own names, which bulk answers lack
 
     # ------------------------------------------------------------------------------------- existence
@@ -47,17 +52,20 @@ class Domains:
             connection = self._link.open(deadline)
             domain = look_up(connection, spec.id)
             if domain is None:
+                self._refuse_adopted(spec.id, deadline)
                 domain = self._define(connection, spec, deadline)
             else:
                 _change(connection, domain, spec)
             self._names[spec.id] = spec.name
-            return self._seen(domain)
+            return self.seen(domain)
 
     def remove(self, machine_id: UUID, deadline: Deadline) -> None:
         """Power off by force and forget the machine, its seed and its console log."""
         with told(f"removing machine {machine_id}"), self._link.only(deadline, "machine", str(machine_id)):
             domain = look_up(self._link.open(deadline), machine_id)
-            if domain is not None:
+            if domain is None:
+                self._refuse_adopted(machine_id, deadline)
+            else:
                 power.cut(domain)
                 deadline.check("removing a machine")
                 found(lambda: domain.undefineFlags(_UNDEFINE), "NO_DOMAIN")
@@ -69,46 +77,57 @@ class Domains:
     def inspect(self, machine_id: UUID, deadline: Deadline) -> Machine | None:
         """The machine as it is now."""
         with told(f"looking at machine {machine_id}"):
-            domain = look_up(self._link.open(deadline), machine_id)
-            if domain is None:
+            there = self._find(machine_id, deadline)
+            if there is None:
                 return None
             self._names.pop(machine_id, None)
-            return found(lambda: self._seen(domain), "NO_DOMAIN")
+            return found(lambda: self.seen(*there), "NO_DOMAIN")
 
     def list(self, deadline: Deadline) -> Sequence[Machine]:
-        """Every machine of ours: two calls, and one more for each machine met for the first time."""
+        """Every machine of ours: three calls, and one more for each machine met for the first time."""
         with told("listing machines"):
+            adopted = self.register.everything(files.pool(self._link, deadline))
             connection = self._link.open(deadline)
-            listed = connection.getAllDomainStats(stats.STATE_GROUPS, _NOWAIT)
-            saved = _saved(connection, listed)
-            named = ((our_id, self._name(domain), values) for domain, values in listed if (our_id := ours(domain)))
-            return [
-                stats.machine(our_id, name, values, saved=our_id in saved)
-                for our_id, name, values in named
-                if name is not None
-            ]
+            listed = connection.getAllDomainStats(stats.STATE_GROUPS, NOWAIT)
+            suspended = saved(connection, listed)
+            seen = []
+            for domain, values in listed:
+                uuid = UUID(bytes=domain.UUID())
+                record = None if ours(domain) else adopted.get(uuid)
+                name = record.name if record is not None else self._name(domain) if ours(domain) else None
+                if name is not None:
+                    seen.append(_machine(uuid, record, name, values, saved=uuid in suspended))
+            return seen
 
     def sample(self, deadline: Deadline) -> Sequence[Sample]:
-        """Counters of every machine of ours: one call, and one to tell what is off from what is suspended."""
+        """Counters of every machine of ours: one call, one for what was adopted, and one to tell what is off from what
+        is suspended.
+        """
         with told("sampling machines"):
+            adopted = self.register.everything(files.pool(self._link, deadline))
             connection = self._link.open(deadline)
-            listed = connection.getAllDomainStats(stats.SAMPLE_GROUPS, _NOWAIT)
-            saved = _saved(connection, listed)
-        now = datetime.now(UTC)
-        return [
-            stats.sample(our_id, now, values, saved=our_id in saved)
-            for domain, values in listed
-            if (our_id := ours(domain))
-        ]
+            listed = connection.getAllDomainStats(stats.SAMPLE_GROUPS, NOWAIT)
+            suspended = saved(connection, listed)
+        now, counted = datetime.now(UTC), []
+        for domain, values in listed:
+            uuid = UUID(bytes=domain.UUID())
+            off = uuid in suspended
+            if ours(domain):
+                counted.append(stats.sample(uuid, now, values, saved=off))
+            elif (record := adopted.get(uuid)) is not None:
+                counted.append(stats.sample(record.id, now, values, saved=off, disk_names=record.keys))
+        return counted
 
     # ------------------------------------------------------------------------------------- verbs on one machine
 
     def power(self, machine_id: UUID, action: PowerAction, deadline: Deadline) -> Machine:
         """Carry out the action and answer with the state seen afterwards."""
         with told(f"{action} of machine {machine_id}"):
-            domain = self._must(machine_id, deadline)
-            power.act(self._link, domain, action, deadline)
-            return self._seen(domain)
+            there = self._find(machine_id, deadline)
+            if there is None:
+                raise Refused(f"there is no machine {machine_id} on this host")
+            power.act(self._link, there[0], action, deadline)
+            return self.seen(*there)
 
     def attach(self, machine_id: UUID, disk: DiskSpec, deadline: Deadline) -> Machine:
         """Plug a volume in."""
@@ -117,7 +136,7 @@ class Domains:
             domain = self._must(machine_id, deadline)
             power.check_not_suspended(domain)
             disks.attach(self._link, domain, disk, deadline)
-            return self._seen(domain)
+            return self.seen(domain)
 
     def detach(self, machine_id: UUID, volume_id: UUID, deadline: Deadline) -> Machine:
         """Unplug a volume and wait until the guest let go."""
@@ -126,7 +145,7 @@ class Domains:
             domain = self._must(machine_id, deadline)
             power.check_not_suspended(domain)
             disks.detach(self._link, domain, volume_id, deadline)
-            return self._seen(domain)
+            return self.seen(domain)
 
     def plug(self, machine_id: UUID, nic: NicSpec, deadline: Deadline) -> None:
         """Plug a port in."""
@@ -189,16 +208,44 @@ class Domains:
             raise Transient(f"at the same moment: {error.reason}") from error
 
     def _must(self, machine_id: UUID, deadline: Deadline) -> Any:
+        """The domain of a machine whose hardware is ours to change."""
         domain = look_up(self._link.open(deadline), machine_id)
         if domain is None:
+            self._refuse_adopted(machine_id, deadline)
             raise Refused(f"there is no machine {machine_id} on this host")
         return domain
 
-    def _seen(self, domain: Any) -> Machine:
-        ((_, values),) = domain.connect().domainListGetStats([domain], stats.STATE_GROUPS, _NOWAIT)
-        our_id = UUID(bytes=domain.UUID())
-        saved = stats.is_off(values) and bool(domain.hasManagedSaveImage(0))
-        return stats.machine(our_id, self._name(domain) or domain.name(), values, saved=saved)
+    def _find(self, machine_id: UUID, deadline: Deadline) -> tuple[Any, Record | None] | None:
+        """The domain of a machine, made by us or adopted; with its record in that case."""
+        connection = self._link.open(deadline)
+        domain = look_up(connection, machine_id)
+        if domain is not None:
+            return domain, None
+        record = self.register.of_machine(files.pool(self._link, deadline), machine_id)
+        if record is None:
+            return None
+        domain = found(lambda: connection.lookupByUUIDString(str(record.domain)), "NO_DOMAIN")
+        return None if domain is None else (domain, record)
+
+    def _refuse_adopted(self, machine_id: UUID, deadline: Deadline) -> None:
+        if self.register.of_machine(files.pool(self._link, deadline), machine_id) is not None:
+            raise Refused("the machine was adopted: it stays as its owner made it, and can be handed back")
+
+    def our_id(self, name: str, domain_id: UUID, deadline: Deadline) -> UUID | None:
+        """The machine of ours that a domain of this name and UUID is, None when it is none."""
+        if names.is_ours(name, domain_id):
+            return domain_id
+        with told("looking whose a machine is"):
+            record = self.register.everything(files.pool(self._link, deadline)).get(domain_id)
+        return None if record is None else record.id
+
+    def seen(self, domain: Any, record: Record | None = None) -> Machine:
+        """A domain of ours as it is now, an adopted one by its record. Raises libvirt's errors."""
+        ((_, values),) = domain.connect().domainListGetStats([domain], stats.STATE_GROUPS, NOWAIT)
+        uuid = UUID(bytes=domain.UUID())
+        suspended = stats.is_off(values) and bool(domain.hasManagedSaveImage(0))
+        name = record.name if record is not None else self._name(domain) or domain.name()
+        return _machine(uuid, record, name, values, saved=suspended)
 
     def _name(self, domain: Any) -> str | None:
         """The machine's own name, None when the domain is gone."""
@@ -212,7 +259,12 @@ class Domains:
         return self._names[our_id]
 
 
-def _saved(connection: Any, listed: Sequence[Any]) -> set[UUID]:
+def _machine(uuid: UUID, record: Record | None, name: str, values: stats.Values, *, saved: bool) -> Machine:
+    machine = stats.machine(uuid, name, values, saved=saved)
+    return machine if record is None else replace(machine, id=record.id, volumes=record.volumes)
+
+
+def saved(connection: Any, listed: Sequence[Any]) -> set[UUID]:
     """The domains whose memory lies saved on the host; asked only when some are off."""
     if not any(stats.is_off(values) for _, values in listed):
         return set()

@@ -14,16 +14,17 @@ from uuid import UUID
 PREFIX = "sg-"
 RECORD_FILTER = "sg-record"
 
-_KINDS = "volume|image|snapshot|seed|console|export"
+_KINDS = "volume|image|snapshot|seed|console|export|overlay"
 _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _FILE = re.compile(rf"({_KINDS})-({_ID})\.(qcow2|raw|iso|log|log\.\d)")
 _MAKING = re.compile(rf"making-({_KINDS})-({_ID})-([0-9a-f]{{12}})")
 _PORT = re.compile(rf"sg-port-({_ID})")
+_ADOPTED = re.compile(rf"adopted-({_ID})-({_ID})-([0-9a-f]{{16}})\.json")
 
 
 @dataclass(frozen=True, slots=True)
 class PoolFile:
-    """A file of the pool which is ours: ``kind`` is volume, image, snapshot, seed, console or export."""
+    """A file of the pool which is ours: ``kind`` is volume, image, snapshot, seed, console, export or overlay."""
 
     kind: str
     id: UUID
@@ -43,6 +44,25 @@ class Making:
 
     def __str__(self) -> str:
         return f"making-{self.kind}-{self.id}-{self.nonce}"
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptedFile:
+    """The record of a domain that others made and that is a machine of ours: the domain's own UUID, our id, and the
+    beginning of the SHA-256 of what the record says, so that a file of this name never says anything else.
+    """
+
+    domain: UUID
+    id: UUID
+    digest: str
+
+    def __str__(self) -> str:
+        return f"adopted-{self.domain}-{self.id}-{self.digest}.json"
+
+
+def is_uuid(text: str) -> bool:
+    """Whether that is a UUID as libvirt writes it."""
+    return re.fullmatch(_ID, text) is not None
 
 
 def of(our_id: UUID) -> str:
@@ -99,3 +119,9 @@ def making(name: str) -> Making | None:
     """The marker of that name."""
     found = _MAKING.fullmatch(name)
     return Making(found[1], UUID(found[2]), found[3]) if found else None
+
+
+def adopted_file(name: str) -> AdoptedFile | None:
+    """The record of that name."""
+    found = _ADOPTED.fullmatch(name)
+    return AdoptedFile(UUID(found[1]), UUID(found[2]), found[3]) if found else None

@@ -19,25 +19,27 @@ from drivers.kvm.errors import found, told
 from drivers.kvm.holders import Holder
 from drivers.kvm.link import Link
 from drivers.kvm.names import PoolFile
+from drivers.kvm.sources import Sources
 
 
-def take(link: Link, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
+def take(sources: Sources, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
     """Make the copy, unless it is there."""
+    link = sources.link
 
     def work(where: Any) -> None:
-        volume = files.whole(where, "volume", volume_id)
-        sizes = files.info(volume) if volume is not None else None
-        if volume is None or sizes is None:
+        disk = sources.look_up(volume_id, deadline)
+        if disk is None:
             raise Refused(f"there is no volume {volume_id}")
-        wanted = xml.text(xml.volume(f"snapshot-{snapshot_id}.qcow2", sizes[0]))
-        running = [each for each in holders.of_file(link.open(deadline), volume.path()) if each.active]
+        wanted = xml.text(xml.volume(f"snapshot-{snapshot_id}.qcow2", disk.size_bytes))
+        running = [each for each in holders.of_file(link.open(deadline), disk.path) if each.active]
         deadline.check("copying a volume")
         if running:
             target = where.createXML(wanted, 0)
             with link.only(deadline, "backup", str(running[0].id)):
                 _push(link, running[0], target.path(), deadline)
         else:
-            where.createXMLFrom(wanted, volume, 0)
+            with sources.readable(disk, deadline) as volume:
+                where.createXMLFrom(wanted, volume, 0)
 
     with told(f"making snapshot {snapshot_id}", Capability.VOLUME_SNAPSHOT):
         files.make(link, PoolFile("snapshot", snapshot_id, "qcow2"), work, deadline)

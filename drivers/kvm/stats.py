@@ -7,6 +7,7 @@ makes no calls, so both ``list`` and ``sample`` stay one call however many machi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -93,13 +94,20 @@ def volumes(values: Values) -> dict[UUID, str]:
     return {file.id: device for file, device in found if file and file.kind == "volume"}
 
 
-def sample(machine_id: UUID, at: datetime, values: Values, *, saved: bool = False) -> Sample:
-    """The counters. A machine that is busy at this moment has those that libvirt gives; one that is off or suspended
-    has none, even while libvirt still remembers its last ones.
+def sample(
+    machine_id: UUID, at: datetime, values: Values, *, saved: bool = False, disk_names: AbstractSet[str] | None = None
+) -> Sample:
+    """The counters; those of disks are of our volumes, or of the disks of these names in the domain. A machine that is
+    busy at this moment has those that libvirt gives; one that is off or suspended has none, even while libvirt still
+    remembers its last ones.
     """
     if is_off(values):
         values = {key: value for key, value in values.items() if not key.startswith(_COUNTED)}
-    disks = [at for at in range(int(values.get("block.count", 0))) if _is_volume(values, at)]
+    counted = range(int(values.get("block.count", 0)))
+    disks = [
+        at for at in counted
+        if (_is_volume(values, at) if disk_names is None else values[f"block.{at}.name"] in disk_names)
+    ]  # fmt: skip
     nics = range(int(values.get("net.count", 0)))
     free = values.get("balloon.usable", values.get("balloon.unused"))
     available = values.get("balloon.available")

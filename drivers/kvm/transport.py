@@ -27,31 +27,34 @@ from drivers.api import (
     Transient,
     Unsupported,
 )
-from drivers.kvm import files, holders, xml
+from drivers.kvm import files, xml
 from drivers.kvm.errors import told
 from drivers.kvm.link import Link
 from drivers.kvm.names import PoolFile
+from drivers.kvm.sources import Sources
 from drivers.kvm.xml.common import strings
 
 
-def export(link: Link, source: DiskSource, target: Path, deadline: Deadline, progress: Progress) -> DiskFile:
+def export(sources: Sources, source: DiskSource, target: Path, deadline: Deadline, progress: Progress) -> DiskFile:
     """See :meth:`drivers.api.DiskTransport.export_disk`."""
+    link = sources.link
     with told("taking a disk out of the host", Capability.DISK_TRANSPORT):
         if source.volume_id is None:
             assert source.snapshot_id is not None  # noqa: S101 - a source is one of the two; this tells mypy
-            return _fetch(_there(link, "snapshot", source.snapshot_id, deadline), target, deadline, progress)
-        volume_id = source.volume_id
-        with link.only(deadline, "export", str(volume_id)):
-            where = files.pool(link, deadline)
-            volume = _there(link, "volume", volume_id, deadline)
-            _need_still(link, volume, volume_id, deadline)
-            copy = PoolFile("export", volume_id, "qcow2")
-            files.delete(where, copy)
+            return _fetch(_snapshot(link, source.snapshot_id, deadline), target, deadline, progress)
+        with link.only(deadline, "export", str(source.volume_id)):
+            disk = sources.look_up(source.volume_id, deadline)
+            if disk is None:
+                raise Refused(f"there is no volume {source.volume_id} on this host")
+            sources.need_still(disk, deadline)
+            copy = PoolFile("export", disk.id, "qcow2")
+            files.delete(files.pool(link, deadline), copy)
             try:
-                deadline.check("copying a volume")
-                wanted = xml.text(xml.volume(str(copy), int(volume.info()[1])))
-                made = where.createXMLFrom(wanted, volume, 0)
-                _need_still(link, volume, volume_id, deadline)
+                with sources.readable(disk, deadline) as volume:
+                    deadline.check("copying a volume")
+                    wanted = xml.text(xml.volume(str(copy), disk.size_bytes))
+                    made = files.pool(link, deadline).createXMLFrom(wanted, volume, 0)
+                sources.need_still(disk, deadline)
                 return _fetch(made, target, deadline, progress)
             finally:
                 with suppress(libvirt.libvirtError):  # what stays goes with the next export or with the volume
@@ -70,18 +73,11 @@ def bring(link: Link, volume_id: UUID, file: DiskFile, deadline: Deadline, progr
         files.make(link, PoolFile("volume", volume_id, "qcow2"), work, deadline)
 
 
-def _there(link: Link, kind: str, our_id: UUID, deadline: Deadline) -> Any:
-    found = files.whole(files.pool(link, deadline), kind, our_id)
+def _snapshot(link: Link, snapshot_id: UUID, deadline: Deadline) -> Any:
+    found = files.whole(files.pool(link, deadline), "snapshot", snapshot_id)
     if found is None:
-        raise Refused(f"there is no {kind} {our_id} on this host")
+        raise Refused(f"there is no snapshot {snapshot_id} on this host")
     return found
-
-
-def _need_still(link: Link, volume: Any, volume_id: UUID, deadline: Deadline) -> None:
-    """Raise Refused when a machine writes to the volume, or would go on from memory that knows it."""
-    held = holders.of_file(link.open(deadline), volume.path())
-    if any(each.active or each.domain.hasManagedSaveImage(0) for each in held):
-        raise Refused(f"the machine of the volume {volume_id} is not off: export a snapshot of it")
 
 
 def _fetch(volume: Any, target: Path, deadline: Deadline, progress: Progress) -> DiskFile:

@@ -13,11 +13,13 @@ from queue import Empty, SimpleQueue
 from uuid import UUID
 
 from drivers.api import Deadline, DriverError, Machine, MachineChanged
-from drivers.kvm import names
 from drivers.kvm.link import Link
 
 _LOOK_SECONDS = 30.0
 _LOOK_AGAIN_SECONDS = 1.0
+
+_Heard = tuple[str, UUID]
+"""A domain's name and UUID: whether it is ours is looked up by the watch's own thread."""
 
 
 class LifecycleWatch:
@@ -26,13 +28,15 @@ class LifecycleWatch:
     def __init__(
         self,
         link: Link,
+        identify: Callable[[str, UUID, Deadline], UUID | None],
         inspect: Callable[[UUID, Deadline], Machine | None],
         on_change: Callable[[MachineChanged], None],
     ) -> None:
         self._link = link
+        self._identify = identify
         self._inspect = inspect
         self._on_change = on_change
-        self._queue: SimpleQueue[UUID | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Heard | None] = SimpleQueue()
         self._alive = True
         self._thread = threading.Thread(target=self._run, name=f"kvm-watch-{link.config.name}", daemon=True)
         link.listen(self._hear)
@@ -57,12 +61,12 @@ class LifecycleWatch:
     def _hear(self, machine_id: UUID | None, name: str | None) -> None:
         if machine_id is None or name is None:
             self._end()
-        elif names.is_ours(name, machine_id):
-            self._queue.put(machine_id)
+        else:
+            self._queue.put((name, machine_id))
 
     def _run(self) -> None:
         while self._alive:
-            waiting: dict[UUID, None] = {}
+            waiting: dict[_Heard, None] = {}
             first = self._queue.get()
             while first is not None:
                 waiting[first] = None
@@ -70,16 +74,19 @@ class LifecycleWatch:
                     first = self._queue.get_nowait()
                 except Empty:
                     break
-            for machine_id in waiting:
+            for heard in waiting:
                 if self._alive:
-                    self._tell(machine_id)
+                    self._tell(heard)
 
-    def _tell(self, machine_id: UUID) -> None:
+    def _tell(self, heard: _Heard) -> None:
         try:
+            machine_id = self._identify(*heard, Deadline(_LOOK_SECONDS))
+            if machine_id is None:
+                return
             seen = self._inspect(machine_id, Deadline(_LOOK_SECONDS))
         except DriverError:
             if self._alive:  # the host is slow: look again rather than lose the change
-                threading.Timer(_LOOK_AGAIN_SECONDS, self._queue.put, (machine_id,)).start()
+                threading.Timer(_LOOK_AGAIN_SECONDS, self._queue.put, (heard,)).start()
             return
         if self._alive:
             self._on_change(MachineChanged(machine_id, seen))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from drivers.contract import DriverContract, Rig
 from drivers.kvm import DRIVER
+from tests.drivers.kvm_foreign import machine
 from tests.drivers.kvm_host import connect, image, libvirt_host
 from tests.servers.libvirt_host import LibvirtHost
 
@@ -31,8 +33,15 @@ class TestKvm(DriverContract):
                 boot_seconds=120.0,
                 ready=b"SG: READY",
                 stop_behind_our_back=lambda machine_id: _stop(host, str(machine_id)),
+                foreign=lambda: _foreign(host),
             )
             driver.close()
+
+
+@contextmanager
+def _foreign(host: LibvirtHost) -> Iterator[str]:
+    with machine(host) as theirs:
+        yield theirs.ref
 
 
 def _stop(host: LibvirtHost, machine_id: str) -> None:
