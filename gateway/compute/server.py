@@ -21,6 +21,7 @@ from gateway.compute.host import Hypervisor
 from gateway.compute.machine_model import Devices, Firmware
 from gateway.compute.server_state import (
     ALLOWED,
+    DEVICES,
     Action,
     Observed,
     Phase,
@@ -107,12 +108,9 @@ def allowed_actions(server: Server) -> list[Action]:
     return [each for each in Action if each in ALLOWED[server.status] - _held_back(server)]
 
 
-_DISKS = frozenset({Action.ATTACH_VOLUME, Action.DETACH_VOLUME})
-
-
 def _held_back(server: Server) -> frozenset[Action]:
-    """What would come between a server and its disks while these are not (all) where they will stay."""
-    return _DISKS if server.in_place or server.migration_id is not None else frozenset()
+    """What would change a server's devices while these are not (all) where they will stay."""
+    return DEVICES if server.in_place or server.migration_id is not None else frozenset()
 
 
 # ------------------------------------------------------------------------------------------------ lists
@@ -281,8 +279,8 @@ def ask(
     if action in _held_back(server):
         current = "MIGRATING" if server.migration_id is not None else "ADOPTED"
         raise InvalidState(
-            "Its disks stay as they are until it has been moved and that is confirmed.", path=("id",), current=current,
-            allowed=[],
+            "Its devices stay as they are until it has been moved and that is confirmed.", path=("id",),
+            current=current, allowed=[],
         )  # fmt: skip
     return server
 

@@ -87,6 +87,10 @@ class Action(StrEnum):
     """serverPause."""
     UNPAUSE = "UNPAUSE"
     """serverUnpause."""
+    ATTACH_PORT = "ATTACH_PORT"
+    """portAttach."""
+    DETACH_PORT = "DETACH_PORT"
+    """portDetach."""
 
 
 _OBSERVED = {
@@ -100,15 +104,16 @@ _OBSERVED = {
 }
 
 _ALWAYS = frozenset({Action.DELETE, Action.UPDATE})
-_DISKS = frozenset({Action.ATTACH_VOLUME, Action.DETACH_VOLUME})
+DEVICES = frozenset({Action.ATTACH_VOLUME, Action.DETACH_VOLUME, Action.ATTACH_PORT, Action.DETACH_PORT})
+"""What changes the devices that a machine has."""
 
 ALLOWED: dict[ServerStatus, frozenset[Action]] = {
     ServerStatus.BUILDING: _ALWAYS,
-    ServerStatus.ACTIVE: _ALWAYS | _DISKS | {Action.STOP, Action.REBOOT, Action.SUSPEND, Action.PAUSE},
-    ServerStatus.STOPPED: _ALWAYS | _DISKS | {Action.START},
+    ServerStatus.ACTIVE: _ALWAYS | DEVICES | {Action.STOP, Action.REBOOT, Action.SUSPEND, Action.PAUSE},
+    ServerStatus.STOPPED: _ALWAYS | DEVICES | {Action.START},
     ServerStatus.PAUSED: _ALWAYS | {Action.STOP, Action.UNPAUSE},
     ServerStatus.SUSPENDED: _ALWAYS | {Action.START, Action.STOP, Action.RESUME},
-    ServerStatus.CRASHED: _ALWAYS | _DISKS | {Action.START, Action.STOP},
+    ServerStatus.CRASHED: _ALWAYS | DEVICES | {Action.START, Action.STOP},
     ServerStatus.UNKNOWN: _ALWAYS,
     ServerStatus.ERROR: frozenset({Action.DELETE, Action.UPDATE}),
     ServerStatus.DELETING: frozenset(),

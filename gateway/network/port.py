@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any
 from uuid import UUID
@@ -44,6 +45,19 @@ from gateway.network.subnet import AddressText, Subnet
 MOST_ADDRESSES = 8
 
 
+class PortStatus(StrEnum):
+    """Where a port stands."""
+
+    AVAILABLE = "AVAILABLE"
+    """No server has it."""
+    ATTACHING = "ATTACHING"
+    """Promised to a server that it is being plugged into."""
+    IN_USE = "IN_USE"
+    """A server has it."""
+    DETACHING = "DETACHING"
+    """Being unplugged."""
+
+
 class Port(Row, table=True):
     """A port. ``nic`` orders the ports of a server; ``stale``: its host may hold older rules than recorded."""
 
@@ -54,6 +68,7 @@ class Port(Row, table=True):
     name: str = Field(default="", max_length=255)
     mac: str = Field(max_length=17, unique=True)
     port_security: bool = True
+    status: PortStatus = row.enum(PortStatus, default=PortStatus.AVAILABLE)
     server_id: int | None = row.ref("server.id", null=True)
     nic: int = 0
     host_id: int | None = row.ref("host.id", null=True)
@@ -244,6 +259,7 @@ def bind(session: Session, port: Port, server_id: int) -> None:
         raise Invalid("The port belongs to another tenant than the server.", path=("portId",))
     last = session.exec(select(func.max(Port.nic)).where(Port.server_id == server_id)).one()
     port.server_id = server_id
+    port.status = PortStatus.IN_USE
     port.nic = 0 if last is None else last + 1
     session.flush()
 
@@ -251,6 +267,7 @@ def bind(session: Session, port: Port, server_id: int) -> None:
 def unbind(session: Session, port: Port) -> None:
     """Take a port from its server; it is on no host any more."""
     port.server_id = None
+    port.status = PortStatus.AVAILABLE
     port.host_id = None
     port.stale = False
     session.flush()

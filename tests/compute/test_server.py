@@ -73,7 +73,8 @@ def test_stop_start_reboot(scene: Scene) -> None:
     scene.do_and_work("serverStop", id=server)
     found = scene.alice.ok(GET, id=server)["server"]
     assert (found["status"], found["allowedActions"]) == (
-        "STOPPED", ["START", "DELETE", "ATTACH_VOLUME", "DETACH_VOLUME", "UPDATE"],
+        "STOPPED",
+        ["START", "DELETE", "ATTACH_VOLUME", "DETACH_VOLUME", "UPDATE", "ATTACH_PORT", "DETACH_PORT"],
     )  # fmt: skip
     scene.do_and_work("serverStop", id=server)
     assert scene.alice.refused("serverReboot", id=server) == [("INVALID_STATE", ["id"])]

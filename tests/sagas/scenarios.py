@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from drivers.sim.records import ForeignRecord
-from gateway.compute import adoption, attachment, devices, migration, server, server_create, standstill
+from gateway.compute import adoption, attachment, devices, migration, port_attachment, server, server_create, standstill
 from gateway.compute import flavor as flavors
 from gateway.compute import host as hosts
 from gateway.compute.host import Host, Hypervisor
@@ -181,6 +181,26 @@ def _volume_attach(stage: Stage) -> None:
 def _volume_detach(stage: Stage) -> None:
     _, held = _attached(stage)
     stage.order(attachment.detach, attachment.VolumeDetach(volume_id=held))
+
+
+@scenario("port.attach")
+def _port_attach(stage: Stage) -> None:
+    holder = stage.id(stage.done(server_create.create, _server(stage)))
+    stage.order(port_attachment.attach, port_attachment.PortAttach(server_id=holder, network_id=stage.parts["network"]))
+
+
+@scenario("port.detach")
+def _port_detach(stage: Stage) -> None:
+    """Of two ports on a network, in a group that no rule names: that the network leaves the host, and that others'
+    rules are applied again, are the matter of other jobs.
+    """
+    group = stage.id(stage.order(groups.create, groups.SecurityGroupCreate(name="lone")))
+    network = {"network_id": stage.parts["network"], "security_group_ids": [group]}
+    holder = stage.id(stage.done(server_create.create, _server(stage, networks=[network])))
+    port = stage.id(
+        stage.done(port_attachment.attach, port_attachment.PortAttach(server_id=holder, **network))  # type: ignore[arg-type]  # checked by the model
+    )
+    stage.order(port_attachment.detach, port_attachment.PortDetach(port_id=port, delete=True))
 
 
 @scenario("snapshot.create")

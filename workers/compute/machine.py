@@ -30,7 +30,8 @@ def spec(
     disks = [DiskSpec(volume.uid, volume.device or "") for volume in held]
     if server.root_uid is not None:
         disks.insert(0, DiskSpec(server.root_uid, "vda"))
-    attached = ports.of_server(session, server.id)
+    promised = ports.PortStatus.ATTACHING  # not on the host yet: its own job brings it there and plugs it in
+    attached = [port for port in ports.of_server(session, server.id) if port.status is not promised]
     networks = {
         n.id: n for n in session.exec(select(Network).where(col(Network.id).in_([p.network_id for p in attached])))
     }
