@@ -16,6 +16,7 @@ from pyVmomi import vim, vmodl
 from drivers.api import Deadline, DiskSpec, Machine, MachineSpec, Power, PowerAction, Refused, Sample, Transient
 from drivers.esxi import first_boot, hardware, holders, power, reading, rewinding, seed
 from drivers.esxi.first_boot import MACHINES, SEED_ISO
+from drivers.esxi.inventory import Inventory
 from drivers.esxi.networks import EsxiNetworks
 from drivers.esxi.options import SeedWay
 from drivers.esxi.samples import Counters
@@ -34,6 +35,7 @@ class EsxiMachines:
         self.store = Store(site)
         self.networks = networks
         self._counters = Counters(site)
+        self._inventory = Inventory(site)
 
     # ------------------------------------------------------------------------------------- existence
 
@@ -165,10 +167,7 @@ class EsxiMachines:
         return machine
 
     def _every(self, deadline: Deadline, names: tuple[str, ...] = ()) -> Sequence[Seen]:
-        wanted = (*reading.MACHINE, *names)
-        found = self.site.look(
-            lambda: reading.related(self.site.content, self.site.host, "vm", vim.VirtualMachine, wanted), deadline
-        )
+        found = self._inventory.ours((*reading.SHOWN, *names), deadline)
         read = [(at, properties, reading.our_machine(properties)) for at, properties in found]
         return [(at, properties, machine) for at, properties, machine in read if machine is not None]
 

@@ -26,7 +26,7 @@ ADOPTED_MARK = "stratograph.adopted."
 PREFIX = "stratograph."
 VOLUME_PATH = re.compile(r"/volumes/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
 POWERS = {"poweredOn": Power.RUNNING, "poweredOff": Power.OFF, "suspended": Power.SUSPENDED}
-MACHINE = (
+SHOWN = (
     "name",
     "config.instanceUuid",
     "config.extraConfig",
@@ -35,8 +35,9 @@ MACHINE = (
     "config.hardware.device",
     "runtime.powerState",
     "runtime.connectionState",
-    "snapshot",
 )
+"""What :func:`our_machine` is made of."""
+MACHINE = (*SHOWN, "snapshot")
 SAMPLE = ("runtime.bootTime", "summary.quickStats.guestMemoryUsage")
 HOST = (
     "name",
@@ -102,12 +103,17 @@ def marks_of(found: Properties) -> dict[str, Any]:
     return {each.key: each.value for each in found.get("config.extraConfig") or ()}
 
 
-def our_machine(found: Properties) -> Machine | None:
-    """The machine, if it carries our mark and the mark names its own id; a copy by somebody else does not."""
-    marks = marks_of(found)
+def is_ours(found: Properties) -> bool:
+    """Whether the machine carries our mark and the mark names its own id; a copy by somebody else does not."""
     identity = found.get("config.instanceUuid")
-    if not identity or str(marks.get(MARK, "")).lower() != str(identity).lower():
+    return bool(identity) and str(marks_of(found).get(MARK, "")).lower() == str(identity).lower()
+
+
+def our_machine(found: Properties) -> Machine | None:
+    """The machine, if it is ours."""
+    if not is_ours(found):
         return None
+    marks, identity = marks_of(found), found["config.instanceUuid"]
     connected = found.get("runtime.connectionState") == "connected"
     power = POWERS.get(str(found.get("runtime.powerState")), Power.UNKNOWN) if connected else Power.UNKNOWN
     return Machine(

@@ -124,6 +124,11 @@ class EsxSim:
         answer: dict[str, int] = json.loads(self._control("calls"))
         return answer
 
+    def sent(self) -> dict[str, int]:
+        """How many bytes the answers of each method had since last asked."""
+        answer: dict[str, int] = json.loads(self._control("sent"))
+        return answer
+
     def restart(self) -> None:
         """Come back on the same port with another certificate and an empty inventory."""
         self.daemon.kill()

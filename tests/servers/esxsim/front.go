@@ -34,7 +34,7 @@ type fault struct {
 
 // front stands before the simulator. Control, without login: GET /ctl/fault?method=M&fault=F&n=N,
 // /ctl/delay?method=M&ms=N (* is every task), /ctl/expire[?empty=1], /ctl/expireAt?method=M, /ctl/lease?seconds=N,
-// /ctl/tools?on=1, /ctl/calls.
+// /ctl/tools?on=1, /ctl/calls, /ctl/sent.
 type front struct {
 	inner    http.Handler
 	user     string
@@ -47,6 +47,7 @@ type front struct {
 	faults   map[string]*fault
 	delays   map[string]time.Duration
 	calls    map[string]int
+	sent     map[string]int      // bytes of answers, by method
 	pages    map[string][]string // what is left of bulk reads, by token
 	tokens   int
 	leases   *leases
@@ -54,7 +55,7 @@ type front struct {
 
 func newFront(inner http.Handler, user, password string) *front {
 	return &front{inner: inner, user: user, password: password, sessions: map[string]bool{}, faults: map[string]*fault{},
-		delays: map[string]time.Duration{}, calls: map[string]int{}, pages: map[string][]string{}, leases: &leases{live: map[string]*lease{}, seconds: 300}}
+		delays: map[string]time.Duration{}, calls: map[string]int{}, sent: map[string]int{}, pages: map[string][]string{}, leases: &leases{live: map[string]*lease{}, seconds: 300}}
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -96,9 +97,26 @@ func (f *front) control(w http.ResponseWriter, r *http.Request) {
 	case "/ctl/calls":
 		_ = json.NewEncoder(w).Encode(f.calls)
 		f.calls = map[string]int{}
+	case "/ctl/sent":
+		_ = json.NewEncoder(w).Encode(f.sent)
+		f.sent = map[string]int{}
 	default:
 		http.NotFound(w, r)
 	}
+}
+
+// counted adds up the bytes of an answer.
+type counted struct {
+	http.ResponseWriter
+	f      *front
+	method string
+}
+
+func (c counted) Write(b []byte) (int, error) {
+	c.f.mu.Lock()
+	c.f.sent[c.method] += len(b)
+	c.f.mu.Unlock()
+	return c.ResponseWriter.Write(b)
 }
 
 // take counts the call and answers the fault that was ordered for it, and its delay.
@@ -133,6 +151,7 @@ func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ordered, delay := f.take(m.Name)
+	w = counted{w, f, m.Name}
 	task := strings.HasSuffix(m.Name, "_Task")
 	if !task {
 		time.Sleep(delay)
