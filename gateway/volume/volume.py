@@ -50,7 +50,7 @@ class VolumeStatus(StrEnum):
     EXTENDING = "EXTENDING"
     """Being grown."""
     HELD = "HELD"
-    """In use, and staying as it is: its server was adopted or is being moved."""
+    """Staying as it is: its server was adopted or is being moved, or an image is being made of it."""
     DELETING = "DELETING"
     """On its way out."""
     ERROR = "ERROR"

@@ -9,43 +9,23 @@ happened; what a worker that died left there goes with the next try, or by :func
 from __future__ import annotations
 
 import shutil
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from sqlmodel import select
 
-from drivers.api import Capability as DriverCapability
-from drivers.api import (
-    Deadline,
-    DiskFile,
-    DiskFormat,
-    DiskSource,
-    DiskTransport,
-    Driver,
-    HostAtFault,
-    Refused,
-    Transient,
-    Unsupported,
-)
+from drivers.api import Deadline, DiskFile, DiskFormat, DiskSource, Driver, Refused
 from gateway.compute.migration import Migration, MigrationStatus
-from gateway.image import conversion
-from gateway.image.conversion import ConversionFailed, ConversionLimits, ConversionProblem
-from gateway.image.formats import ImageFormat, ImageRefused, InspectionLimits
-from gateway.jobs import job as jobs
-from gateway.jobs.job import Job, StepStatus
-from gateway.kernel import errors
 from gateway.kernel.settings import Settings
+from workers.compute import disks
+from workers.compute.disks import CARRY_S
 from workers.reach import address, call
 from workers.saga import Run
 from workers.sweep import Context, reconciler
 
-CARRY_S = 24 * 3600.0
-TELL_EVERY_S = 1.0
 FOLDER = "migrations"
-_PASSING = (ConversionProblem.DISK_FULL, ConversionProblem.TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +61,7 @@ def carry(way: Way, disk_uid: UUID, device: str) -> dict[str, Any]:
     try:
         left = _export(way, way.source_id, disk_uid, way.folder / "left")
         before = _content(way, left)
-        sent = _converted(way, left, way.target_format, way.folder / "sent")
+        sent = disks.converted(way.run, left, way.target_format, way.folder / "sent")
         _import(way, disk_uid, sent)
         after = _read_back(way, disk_uid, sent)
     finally:
@@ -108,7 +88,7 @@ def fetch(way: Way, disk_uid: UUID, name: str) -> tuple[DiskFile, str]:
 
 def bring(way: Way, disk_uid: UUID, file: DiskFile) -> str:
     """A file of the folder as a disk of the new host; the SHA-256 of what the guest will see there."""
-    sent = _converted(way, file, way.target_format, way.folder / f"{file.path.name}.sent")
+    sent = disks.converted(way.run, file, way.target_format, way.folder / f"{file.path.name}.sent")
     _import(way, disk_uid, sent)
     return _read_back(way, disk_uid, sent)
 
@@ -117,28 +97,17 @@ def bring(way: Way, disk_uid: UUID, file: DiskFile) -> str:
 
 
 def _export(way: Way, host_id: int, disk_uid: UUID, target: Path) -> DiskFile:
-    told = Teller(way.run, f"Taking disk {disk_uid} out of its host")
-
-    def work(driver: Driver, deadline: Deadline) -> DiskFile:
-        return _transport(driver).export_disk(DiskSource(volume_id=disk_uid), target, deadline, told)
-
-    target.unlink(missing_ok=True)
-    try:
-        file: DiskFile = call(way.run, host_id, work, seconds=CARRY_S)
-    except HostAtFault as error:
-        # Another new host would not help against the old one.
-        raise Transient(error.reason, vendor_code=error.vendor_code) from error
-    return file
+    return disks.take_out(way.run, host_id, DiskSource(volume_id=disk_uid), target)
 
 
 def _import(way: Way, disk_uid: UUID, file: DiskFile) -> None:
-    told = Teller(way.run, f"Bringing disk {disk_uid} to the new host")
+    told = disks.Teller(way.run, f"Bringing disk {disk_uid} to the new host")
 
     def work(driver: Driver, deadline: Deadline) -> None:
         there = driver.volumes.inspect(disk_uid, deadline)
         if there is not None:  # half of an earlier try, or all of it: what counts is what is brought now
             driver.volumes.remove(disk_uid, deadline)
-        _transport(driver).import_disk(disk_uid, file, deadline, told)
+        disks.transport(driver).import_disk(disk_uid, file, deadline, told)
 
     call(way.run, way.target_id, work, seconds=CARRY_S)
 
@@ -153,75 +122,13 @@ def _drop(way: Way, disk_uid: UUID) -> None:
     call(way.run, way.target_id, lambda driver, deadline: driver.volumes.remove(disk_uid, deadline))
 
 
-def _transport(driver: Driver) -> DiskTransport:
-    if not isinstance(driver, DiskTransport):
-        raise Unsupported(DriverCapability.DISK_TRANSPORT, "this host cannot hand disks out or take them in")
-    return driver
-
-
 def _content(way: Way, file: DiskFile) -> str:
     """The SHA-256 of what a guest sees of a disk's file."""
     if file.format is DiskFormat.RAW:
         return file.sha256
-    raw = _converted(way, file, DiskFormat.RAW, way.folder / f"{file.path.name}.raw")
+    raw = disks.converted(way.run, file, DiskFormat.RAW, way.folder / f"{file.path.name}.raw")
     raw.path.unlink(missing_ok=True)
     return raw.sha256
-
-
-def _converted(way: Way, file: DiskFile, wanted: DiskFormat, target: Path) -> DiskFile:
-    """The same disk as a file of that format; the very same file when it is one already."""
-    if file.format is wanted:
-        return file
-    largest = max(file.virtual_size_bytes, way.run.settings.max_virtual_gib << 30)
-    limits = ConversionLimits(
-        timeout_s=CARRY_S,
-        max_target_bytes=largest,
-        inspection=InspectionLimits(max_virtual_size_bytes=largest, max_size_bytes=max(2 * largest, 1 << 41)),
-    )
-    told = Teller(way.run, f"Converting from {file.format.value} to {wanted.value}")
-    try:
-        found = conversion.convert(
-            file.path,
-            ImageFormat(file.format.value),
-            target,
-            ImageFormat(wanted.value),
-            limits=limits,
-            progress=lambda share: told(round(share * 100), 100),
-        )
-    except ConversionFailed as error:
-        kind = Transient if error.problem in _PASSING else Refused
-        raise kind(f"a disk could not be converted to {wanted.value}: {error.message}") from error
-    except ImageRefused as error:
-        raise Refused(f"what the host handed out is no {file.format.value} disk: {error.message}") from error
-    if found.virtual_size_bytes != file.virtual_size_bytes and wanted is not DiskFormat.RAW:
-        raise Refused(f"the disk had {file.virtual_size_bytes} bytes and has {found.virtual_size_bytes} converted")
-    return DiskFile(found.path, wanted, found.size_bytes, found.virtual_size_bytes, found.sha256)
-
-
-class Teller:
-    """Tells about once a second how far a transfer is, and stops it when the job is to stop."""
-
-    def __init__(self, run: Run, what: str) -> None:
-        self._run = run
-        self._what = what
-        self._next = time.monotonic() + TELL_EVERY_S
-        with run.read() as session:
-            self._attempt = session.get_one(Job, run.job_id).attempt
-
-    def __call__(self, done: int, total: int | None) -> None:
-        """As :data:`drivers.api.Progress`."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + TELL_EVERY_S
-        share = f" ({100 * done // total} %)" if total else ""
-        self._run.db.run(lambda session: self._tell(session, f"{self._what}{share}."))
-
-    def _tell(self, session: Any, message: str) -> None:
-        job = jobs.held(session, self._run.job_id, self._attempt)
-        if job.cancel_requested:
-            raise errors.Cancelled("The job was cancelled.")
-        steps = [replace(each, message=message) if each.status is StepStatus.RUNNING else each for each in job.told]
-        jobs.write_steps(job, steps)
 
 
 @reconciler("migrations", every_s=300.0)

@@ -30,6 +30,7 @@ from gateway.kernel import errors
 from gateway.kernel.errors import Refusal
 from gateway.network import port as ports
 from workers.compute import carry, v2v
+from workers.compute.disks import Teller
 from workers.compute.machine import observed, spec
 from workers.network import network as network_work
 from workers.network import port as port_work
@@ -307,7 +308,7 @@ def _verify(run: Run) -> Change:
 def _wait_for_guest(run: Run, uid: UUID, expected: str | None) -> str:
     """What was seen of the guest, said as it is. Raises Refused when what was expected did not come in time."""
     deadline = Deadline(float(run.arguments["expect_timeout_s"]) if expected is not None else 0.0)
-    told = carry.Teller(run, "Waiting for the guest")
+    told = Teller(run, "Waiting for the guest")
     while True:
         machine, text = call(run, _new(run), lambda driver, left: _look(driver, uid, left))
         if machine is None or machine.power is not Power.RUNNING:

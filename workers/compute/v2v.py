@@ -24,7 +24,8 @@ from gateway.image.formats import ImageFormat, ImageRefused, InspectionLimits
 from gateway.image.upload import file_sha256
 from gateway.kernel import errors
 from workers.compute import carry
-from workers.compute.carry import Teller, Way
+from workers.compute.carry import Way
+from workers.compute.disks import Teller
 
 PROGRAM = "virt-v2v"
 NAME = "guest"

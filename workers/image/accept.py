@@ -45,7 +45,7 @@ def _image(session: Session, run_or_job: Run | Job) -> Image:
     return image
 
 
-def _wanted(session: Session, run_or_job: Run | Job) -> Image:
+def wanted(session: Session, run_or_job: Run | Job) -> Image:
     """The image, unless somebody deletes it meanwhile."""
     image = _image(session, run_or_job)
     if image.status is ImageStatus.DELETING:
@@ -53,9 +53,10 @@ def _wanted(session: Session, run_or_job: Run | Job) -> Image:
     return image
 
 
-def _terms(run: Run) -> tuple[Image, Terms]:
+def terms(run: Run) -> tuple[Image, Terms]:
+    """The image, and on what terms its bytes are taken. Raises NotFound, Cancelled."""
     with run.read() as session:
-        image = _wanted(session, run)
+        image = wanted(session, run)
         # Without QEMU on this machine no image can be opened for a second opinion; a cloud of nothing but simulated
         # hosts, which never open one either, goes without it.
         real = session.exec(select(Host.id).where(col(Host.hypervisor) != Hypervisor.SIM).limit(1)).first()
@@ -63,7 +64,7 @@ def _terms(run: Run) -> tuple[Image, Terms]:
     return image, reception.terms_of(run.settings, image, second_opinion=second_opinion)
 
 
-def _judged(run: Run, work: Callable[[], Accepted]) -> Accepted:
+def judged(run: Run, work: Callable[[], Accepted]) -> Accepted:
     """What ``work`` accepted; its refusals as the domain's. What may mend itself is tried again a few times."""
     try:
         return work()
@@ -75,9 +76,9 @@ def _judged(run: Run, work: Callable[[], Accepted]) -> Accepted:
         raise _refusal(f"The file has more than {large.max_size_bytes} bytes.", "TOO_BIG") from large
     except NotStored as none:
         raise _refusal("No data was received.", "EMPTY") from none
-    except FetchFailed as failed:
-        final = _refusal(failed.message, failed.problem.value)
-        raise _perhaps(run, final) if failed.retryable else final from failed
+    except FetchFailed as error:
+        final = _refusal(error.message, error.problem.value)
+        raise _perhaps(run, final) if error.retryable else final from error
     except StoreFull as full:
         raise _perhaps(run, _refusal(str(full), "STORE_FULL")) from full
     except (UploadBusy, WrongOffset) as busy:
@@ -95,7 +96,8 @@ def _perhaps(run: Run, final: Refusal) -> Exception:
     return final if tries + 1 >= TRIES else Transient(final.message)
 
 
-def _remember(run: Run, accepted: Accepted) -> None:
+def remember(run: Run, accepted: Accepted) -> None:
+    """Keep what was accepted for the step that makes the image ACTIVE."""
     run.memory["accepted"] = {
         "format": accepted.format.value,
         "virtual_size_bytes": accepted.virtual_size_bytes,
@@ -109,26 +111,26 @@ def _remember(run: Run, accepted: Accepted) -> None:
 
 
 def _check(run: Run) -> None:
-    image, terms = _terms(run)
+    image, on = terms(run)
     told: dict[str, Any] | None = run.arguments.get("digest")
     known = Digest(**told) if told is not None else None
-    _remember(run, _judged(run, lambda: transfer.accept(store(run.settings), image.uid, terms, known=known)))
+    remember(run, judged(run, lambda: transfer.accept(store(run.settings), image.uid, on, known=known)))
 
 
 def _fetch(run: Run) -> None:
-    image, terms = _terms(run)
+    image, on = terms(run)
     url = image.source_url or ""
     with run.read() as session:
         attempt = session.get_one(Job, run.job_id).attempt
     limits = FetchLimits(
-        max_bytes=terms.limits.max_size_bytes,
+        max_bytes=on.limits.max_size_bytes,
         timeout_s=IMPORT_S,
         allowed_networks=tuple(ipaddress.ip_network(each) for each in run.settings.allowed_import_networks),
     )
     told = _Teller(run, image, attempt)
     kept = store(run.settings)
-    accepted = _judged(run, lambda: transfer.import_url(kept, image.uid, url, terms, limits=limits, progress=told))
-    _remember(run, accepted)
+    accepted = judged(run, lambda: transfer.import_url(kept, image.uid, url, on, limits=limits, progress=told))
+    remember(run, accepted)
 
 
 class _Teller:
@@ -148,7 +150,7 @@ class _Teller:
 
     def _tell(self, session: Session, received_bytes: int, total_bytes: int | None) -> None:
         job = jobs.held(session, self._run.job_id, self._attempt)
-        image = _wanted(session, self._run)
+        image = wanted(session, self._run)
         if job.cancel_requested:
             raise errors.Cancelled("The job was cancelled.")
         image.received_bytes = received_bytes
@@ -165,7 +167,8 @@ class _Teller:
             job.progress = round(0.5 * received_bytes / total_bytes, 4)
 
 
-def _discard(run: Run) -> Change:
+def discard(run: Run) -> Change:
+    """Take back what was received and accepted."""
     with run.read() as session:
         image = session.get(Image, run.arguments["image_id"])
     if image is not None:
@@ -177,9 +180,11 @@ def _discard(run: Run) -> Change:
     return change
 
 
-def _activate(_run: Run) -> Change:
+def activate(_run: Run) -> Change:
+    """Make the image ACTIVE as it was accepted."""
+
     def change(session: Session, job: Job) -> None:
-        image = _wanted(session, job)
+        image = wanted(session, job)
         found = job.memory["accepted"]
         images.charge(session, image, found["size_bytes"])
         image.format = ImageFormat(found["format"])
@@ -193,7 +198,9 @@ def _activate(_run: Run) -> Change:
     return change
 
 
-def _deactivate(_run: Run) -> Change:
+def deactivate(_run: Run) -> Change:
+    """Take that back."""
+
     def change(session: Session, job: Job) -> None:
         image = session.get(Image, job.arguments["image_id"])
         if image is None or image.status is not ImageStatus.ACTIVE:
@@ -205,7 +212,8 @@ def _deactivate(_run: Run) -> Change:
     return change
 
 
-def _failed(session: Session, job: Job, why: Refusal) -> None:
+def failed(session: Session, job: Job, why: Refusal) -> None:
+    """The image will never be, and says why."""
     image = session.get(Image, job.arguments["image_id"])
     if image is not None and image.deleted_at is None:
         image.received_bytes = 0
@@ -214,13 +222,13 @@ def _failed(session: Session, job: Job, why: Refusal) -> None:
 
 saga(
     "image.accept",
-    Step("check", _check, _discard),
-    Step("activate", _activate, _deactivate),
-    failed=_failed,
+    Step("check", _check, discard),
+    Step("activate", activate, deactivate),
+    failed=failed,
 )
 saga(
     "image.import",
-    Step("fetch", _fetch, _discard),
-    Step("activate", _activate, _deactivate),
-    failed=_failed,
+    Step("fetch", _fetch, discard),
+    Step("activate", activate, deactivate),
+    failed=failed,
 )
