@@ -29,9 +29,7 @@ from drivers.adoption import ForeignDisk as ForeignDisk
 from drivers.adoption import ForeignMachine as ForeignMachine
 from drivers.adoption import ForeignNic as ForeignNic
 from drivers.adoption import ForeignPage as ForeignPage
-from drivers.console import ConsoleLine as ConsoleLine
 from drivers.console import ConsoleLog as ConsoleLog
-from drivers.console import ConsoleProtocol as ConsoleProtocol
 from drivers.console import GraphicalConsole as GraphicalConsole
 from drivers.errors import Deadline as Deadline
 from drivers.errors import DriverError as DriverError

@@ -8,8 +8,6 @@ ways, from the server's greeting on. A driver never opens a port for it that oth
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -17,32 +15,14 @@ if TYPE_CHECKING:
     from drivers.api import Deadline
 
 
-class ConsoleProtocol(StrEnum):
-    """What is spoken on a graphical console. VNC: plain RFB, which every VNC client knows. WEBMKS: VMware's RFB, with
-    messages of its own once both sides agreed on them.
-    """
-
-    VNC = "VNC"
-    WEBMKS = "WEBMKS"
-
-
-@dataclass(frozen=True, slots=True)
-class ConsoleLine:
-    """An open graphical console. ``socket`` is a connected stream that belongs to the caller, who closes it; it ends
-    when the machine stops or is removed, and when the host lets go of it.
-    """
-
-    socket: socket.socket
-    protocol: ConsoleProtocol
-
-
 @runtime_checkable
 class GraphicalConsole(Protocol):
     """Shows a running machine's screen, and takes keys and pointer moves to it."""
 
-    def open_console(self, machine_id: UUID, deadline: Deadline) -> ConsoleLine:
-        """Open the machine's screen; nobody else's console on it ends. The deadline is for opening only. Raises Refused
-        when there is no such machine or it is off or suspended, Unsupported when screens do not come this way.
+    def open_console(self, machine_id: UUID, deadline: Deadline) -> socket.socket:
+        """A connected stream, to be closed by the caller. Nobody else's console on the machine ends; this one does when
+        the machine stops or is removed. The deadline is for opening only. Raises Refused when there is no such machine
+        or it is off or suspended, Unsupported when screens do not come this way.
         """
 
 

@@ -34,6 +34,7 @@ from gateway.kernel.db import Database
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.settings import Settings
 from gateway.reads.reader import reader
+from resolvers.compute.console_route import routes as console_routes
 from resolvers.identity.authentication import Recogniser
 from resolvers.image.routes import routes as image_routes
 from resolvers.integration.download import routes as export_routes
@@ -101,11 +102,12 @@ class Cloud:
         return Front(routes=self._routes(), lifespan=lifespan)
 
     def _routes(self) -> list[BaseRoute]:
+        live = Live(self.db, self.plant.hosts)
         services = Services(
             db=self.db,
             feed=self.feed,
             settings=self.settings,
-            extras={"live": Live(self.db, self.plant.hosts), "drivers": self.first.known},
+            extras={"live": live, "drivers": self.first.known},
         )
         recogniser = Recogniser(self.db)
         if self.settings.read_planner:
@@ -135,6 +137,7 @@ class Cloud:
             *transport_routes(schema(), transport, recogniser.authenticate, context, future=future_of),
             *image_routes(self.db, self.settings),
             *export_routes(self.db, self.settings),
+            *console_routes(self.db, self.settings, live, self.stopping),
             *dashboard_routes(sdl=committed(), future=lambda: future(committed())),
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),

@@ -35,20 +35,19 @@ class ConsoleContract:
             rig.power(machine.id, PowerAction.ON)
             with unchanged(rig):
                 first, second = (driver.open_console(machine.id, rig.deadline) for _ in range(2))
-            with first.socket, second.socket:
+            with first, second:
                 for each in (first, second):
-                    assert each.protocol in api.ConsoleProtocol
-                    each.socket.settimeout(rig.seconds)
-                    width, height = shown(each.socket)
+                    each.settimeout(rig.seconds)
+                    width, height = shown(each)
                     assert width > 0
                     assert height > 0
-                second.socket.close()
-                ask(first.socket)  # the other one's end was not its own
+                second.close()
+                ask(first)  # the other one's end was not its own
                 if rig.stop_behind_our_back is not None:
                     rig.stop_behind_our_back(machine.id)
                 else:
                     rig.power(machine.id, PowerAction.OFF)
-                while first.socket.recv(1 << 16):
+                while first.recv(1 << 16):
                     pass  # it ends
             with refused(rig):
                 driver.open_console(machine.id, rig.deadline)

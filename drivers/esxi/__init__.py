@@ -42,6 +42,7 @@ DRIVER = DriverType(
     ),
     verbs=frozenset(
         {
+            Capability.GRAPHICAL_CONSOLE,
             Capability.VOLUME_SNAPSHOT,
             Capability.STATE_EVENTS,
             Capability.ADOPTION,

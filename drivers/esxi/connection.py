@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from socket import socket
 from uuid import UUID
 
 from pyVmomi import vim
@@ -33,6 +34,7 @@ from drivers.api import (
 )
 from drivers.esxi import options, reading
 from drivers.esxi.adoption import EsxiAdoption
+from drivers.esxi.console import EsxiScreens
 from drivers.esxi.machines import EsxiMachines
 from drivers.esxi.networks import EsxiNetworks
 from drivers.esxi.plugging import Plugging
@@ -80,6 +82,7 @@ class EsxiConnection:
         self.networks = EsxiNetworks(site)
         self.machines = EsxiMachines(site, self.networks)
         self._adoption = EsxiAdoption(site)
+        self._screens = EsxiScreens(site, self.machines)
         self._plugging = Plugging(site, self.machines, self.networks)
         self._rewinding = Rewinding(site, self.machines)
 
@@ -106,6 +109,10 @@ class EsxiConnection:
 
     def snapshot(self, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
         """See :meth:`drivers.api.Snapshots.snapshot`."""
+    def open_console(self, machine_id: UUID, deadline: Deadline) -> socket:
+        """See :meth:`drivers.api.GraphicalConsole.open_console`."""
+        return self._screens.open_console(machine_id, deadline)
+
         return self.volumes.snapshot(volume_id, snapshot_id, deadline)
 
     def remove_snapshot(self, snapshot_id: UUID, deadline: Deadline) -> None:

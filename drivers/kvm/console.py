@@ -17,7 +17,7 @@ from uuid import UUID
 
 import libvirt
 
-from drivers.api import Capability, ConsoleLine, ConsoleProtocol, Deadline, Refused, Unsupported
+from drivers.api import Capability, Deadline, Refused, Unsupported
 from drivers.kvm import files
 from drivers.kvm.errors import told
 from drivers.kvm.link import Link
@@ -33,7 +33,7 @@ def has_screens(endpoint: str) -> bool:
     return parts.scheme in _BY_SOCKET and not parts.hostname
 
 
-def screen(link: Link, machine_id: UUID, deadline: Deadline) -> ConsoleLine:
+def screen(link: Link, machine_id: UUID, deadline: Deadline) -> socket.socket:
     """A new connection to a running machine's VNC server."""
     if not has_screens(link.config.endpoint):
         raise Unsupported(
@@ -48,7 +48,7 @@ def screen(link: Link, machine_id: UUID, deadline: Deadline) -> ConsoleLine:
             raise Refused("the machine does not run")
         # Without a password: whoever reached this socket was let in by libvirtd.
         descriptor = domain.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
-    return ConsoleLine(socket.socket(fileno=descriptor), ConsoleProtocol.VNC)
+    return socket.socket(fileno=descriptor)
 
 
 def tail(link: Link, machine_id: UUID, max_bytes: int, deadline: Deadline) -> bytes:

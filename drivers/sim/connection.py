@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from socket import socket
 from uuid import UUID
 
 from drivers.api import (
     VERBS,
     Capability,
-    ConsoleLine,
     Deadline,
     DiskFormat,
     Driver,
@@ -103,7 +103,7 @@ class SimConsole(SimConnection):
 class SimScreen(SimConnection):
     """See :class:`drivers.api.GraphicalConsole`."""
 
-    def open_console(self, machine_id: UUID, deadline: Deadline) -> ConsoleLine:
+    def open_console(self, machine_id: UUID, deadline: Deadline) -> socket:
         """See :meth:`drivers.api.GraphicalConsole.open_console`."""
         return open_screen(self.gate, machine_id, deadline)
 

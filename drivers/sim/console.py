@@ -14,7 +14,7 @@ from dataclasses import replace
 from threading import Thread
 from uuid import UUID
 
-from drivers.api import ConsoleLine, ConsoleProtocol, Deadline, MachineChanged, Power, Refused
+from drivers.api import Deadline, MachineChanged, Power, Refused
 from drivers.sim.gate import Gate
 from drivers.sim.machines import existing
 from drivers.sim.picture import HEIGHT, WIDTH, PixelFormat, Shown, picture, pixels
@@ -33,7 +33,7 @@ class _OverError(Exception):
     """The client left, or said what it must not."""
 
 
-def open_screen(gate: Gate, machine_id: UUID, deadline: Deadline) -> ConsoleLine:
+def open_screen(gate: Gate, machine_id: UUID, deadline: Deadline) -> socket.socket:
     """A console on that machine. It is watched before it is looked at, so that no stop in between is missed."""
     with ExitStack() as undo:
         ours, theirs = (undo.enter_context(each) for each in socket.socketpair())
@@ -53,7 +53,7 @@ def open_screen(gate: Gate, machine_id: UUID, deadline: Deadline) -> ConsoleLine
         undo.pop_all()
     screen = _Screen(ours, f"[simulated] {machine.name}", watching)
     Thread(target=screen.serve, name="sim-console", daemon=True).start()
-    return ConsoleLine(theirs, ConsoleProtocol.VNC)
+    return theirs
 
 
 class _Screen:

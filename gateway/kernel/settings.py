@@ -88,6 +88,13 @@ class Settings(BaseSettings):
     metrics_token: str | None = Field(
         default=None, repr=False, description="Bearer token that /metrics asks for; open to all when unset."
     )
+    console_idle_s: float = Field(
+        default=1800.0, ge=1, le=43200, description="Seconds a graphical console may stand idle before it is closed."
+    )
+    resize_confirm_after_s: int = Field(
+        default=86_400, ge=0, le=31_536_000,
+        description="Seconds a server's new size waits for serverResizeConfirm before it stays by itself; 0: for ever.",
+    )  # fmt: skip
     sample_every_s: float = Field(default=30.0, ge=1, le=3600, description="Seconds between samples of each host.")
 
     @field_validator("drivers", "cors_origins", "allowed_import_networks", "allowed_webhook_networks", mode="before")

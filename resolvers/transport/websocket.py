@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -73,7 +73,7 @@ class SocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one socket until it closes."""
         websocket = WebSocket(scope, receive, send)
-        if not self._origin_allowed(websocket):
+        if not origin_allowed(websocket, self._engine.settings.allowed_origins):
             await websocket.close(1008)  # before the handshake is accepted this is an HTTP 403
             return
         if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
@@ -113,20 +113,23 @@ class SocketEndpoint:
         except Exception as error:
             raise refusal(error, caller.request_id) from error
 
-    def _origin_allowed(self, websocket: WebSocket) -> bool:
-        """Browsers always say where a page comes from; other programs need not."""
-        origins = websocket.headers.getlist("origin")
-        if not origins:
-            return True
-        if len(origins) > 1:
-            return False
-        if origins[0] in self._engine.settings.allowed_origins:
-            return True
-        try:
-            origin = urlsplit(origins[0])
-        except ValueError:
-            return False
-        return origin.scheme in {"http", "https"} and origin.netloc.lower() == websocket.headers.get("host", "").lower()
+
+def origin_allowed(websocket: WebSocket, allowed: Collection[str]) -> bool:
+    """Whether a page may open this socket: one of ours or of an allowed origin. Browsers always say where a page comes
+    from; other programs need not.
+    """
+    origins = websocket.headers.getlist("origin")
+    if not origins:
+        return True
+    if len(origins) > 1:
+        return False
+    if origins[0] in allowed:
+        return True
+    try:
+        origin = urlsplit(origins[0])
+    except ValueError:
+        return False
+    return origin.scheme in {"http", "https"} and origin.netloc.lower() == websocket.headers.get("host", "").lower()
 
 
 @dataclass(frozen=True, slots=True)

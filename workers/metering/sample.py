@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from drivers.api import DriverError, Power
 from drivers.api import Sample as DriverSample
+from gateway.compute import console
 from gateway.compute.host import Host, HostStatus
 from gateway.compute.server import Server
 from gateway.integration import webhook
@@ -81,7 +82,7 @@ def forget(context: Context) -> None:
         return
 
     def work(session: Session) -> int:
-        own = sample.prune(session, clock.now(session)) + webhook.prune(session)
+        own = sample.prune(session, clock.now(session)) + webhook.prune(session) + console.prune(session)
         return own + event.prune(session) + idempotency.prune(session)
 
     log.info("retention", forgotten=context.db.run(work))

@@ -115,6 +115,12 @@ class EsxSim:
         """How long a lease lives without progress, from the next one on; 300 at first, as on a host."""
         self._control("lease", seconds=seconds)
 
+    def ticket(self, seconds: int = 30, *, host: str = "", thumbprint: str = "") -> None:
+        """What tickets for consoles are like from the next one on: how long one lives, and which host and certificate
+        it names in place of the endpoint's own.
+        """
+        self._control("ticket", seconds=seconds, host=host, thumbprint=thumbprint)
+
     def tools(self, *, on: bool) -> None:
         """Whether guests listen to a shutdown or reboot; at first they do not."""
         self._control("tools", **({"on": 1} if on else {}))

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha1"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -34,7 +36,7 @@ type fault struct {
 
 // front stands before the simulator. Control, without login: GET /ctl/fault?method=M&fault=F&n=N,
 // /ctl/delay?method=M&ms=N (* is every task), /ctl/expire[?empty=1], /ctl/expireAt?method=M, /ctl/lease?seconds=N,
-// /ctl/tools?on=1, /ctl/calls, /ctl/sent.
+// /ctl/tools?on=1, /ctl/ticket?seconds=N&host=H&thumbprint=T, /ctl/calls, /ctl/sent.
 type front struct {
 	inner    http.Handler
 	user     string
@@ -51,11 +53,13 @@ type front struct {
 	pages    map[string][]string // what is left of bulk reads, by token
 	tokens   int
 	leases   *leases
+	consoles *consoles
 }
 
-func newFront(inner http.Handler, user, password string) *front {
+func newFront(inner http.Handler, user, password string, own tls.Certificate) *front {
 	return &front{inner: inner, user: user, password: password, sessions: map[string]bool{}, faults: map[string]*fault{},
-		delays: map[string]time.Duration{}, calls: map[string]int{}, sent: map[string]int{}, pages: map[string][]string{}, leases: &leases{live: map[string]*lease{}, seconds: 300}}
+		delays: map[string]time.Duration{}, calls: map[string]int{}, sent: map[string]int{}, pages: map[string][]string{}, leases: &leases{live: map[string]*lease{}, seconds: 300},
+		consoles: &consoles{live: map[string]ticket{}, seconds: 30, own: fmt.Sprintf("%X", sha1.Sum(own.Certificate[0]))}}
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -68,6 +72,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.folder(w, r)
 	case strings.HasPrefix(path, "/nfc/"):
 		f.files(w, r)
+	case strings.HasPrefix(path, "/ticket/"):
+		f.ticket(w, r)
 	default:
 		f.inner.ServeHTTP(w, r)
 	}
@@ -94,6 +100,8 @@ func (f *front) control(w http.ResponseWriter, r *http.Request) {
 		f.leases.seconds, _ = strconv.Atoi(q.Get("seconds"))
 	case "/ctl/tools":
 		f.tools = q.Get("on") != ""
+	case "/ctl/ticket":
+		f.consoles.order(q)
 	case "/ctl/calls":
 		_ = json.NewEncoder(w).Encode(f.calls)
 		f.calls = map[string]int{}
@@ -203,7 +211,7 @@ func (f *front) sdk(w http.ResponseWriter, r *http.Request) {
 
 // answer carries out a call that is no task: what the simulator leaves out is ours.
 func (f *front) answer(w http.ResponseWriter, r *http.Request, m *simulator.Method, body []byte) {
-	if !f.guest(w, m) && !f.nfc(w, r, m, body) && !f.paged(w, r, m, body) {
+	if !f.guest(w, m) && !f.console(w, m) && !f.nfc(w, r, m, body) && !f.paged(w, r, m, body) {
 		f.pass(w, r, body)
 		f.remember(w)
 	}

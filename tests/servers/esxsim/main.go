@@ -99,7 +99,7 @@ func main() {
 	simulator.Map.SessionManager().ServiceHostName = listener.Addr().String()
 
 	server := &http.Server{
-		Handler:   newFront(m.Service.ServeMux, *user, *password),
+		Handler:   newFront(m.Service.ServeMux, *user, *password, own),
 		ErrorLog:  log.New(io.Discard, "", 0),
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12},
 	}
