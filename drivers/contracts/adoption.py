@@ -64,6 +64,7 @@ class AdoptionContract:
                 for _ in range(2):
                     driver.disown(spec.id, rig.deadline)
             assert _found(driver, rig, ref) == found
+        rig.works(Capability.ADOPTION)
 
     def test_adopted_while_it_runs_it_goes_on(self, rig: Rig) -> None:
         driver = _adopting(rig)
@@ -115,6 +116,7 @@ class AdoptionContract:
                     wait_for(lambda: console_count(rig, spec.id) == 1, rig.boot_seconds, "the guest is up")
             finally:
                 rig.driver.machines.remove(spec.id, rig.deadline)
+        rig.works(Capability.VMWARE_DEVICES)
 
     @pytest.mark.parametrize("limit", [0, api.MOST_FOREIGN + 1])
     def test_a_page_is_bounded(self, rig: Rig, limit: int) -> None:
@@ -134,7 +136,7 @@ def _adopting(rig: Rig) -> api.Adoption | None:
     driver = rig.driver
     if isinstance(driver, api.Adoption):
         return driver
-    assert not rig.has(Capability.ADOPTION)
+    rig.lacking(Capability.ADOPTION)
     return None
 
 

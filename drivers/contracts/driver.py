@@ -143,7 +143,7 @@ class DriverWideContract:
     def test_console_log(self, rig: Rig) -> None:
         driver = rig.driver
         if not isinstance(driver, api.ConsoleLog):
-            assert not rig.has(Capability.CONSOLE_LOG)
+            rig.lacking(Capability.CONSOLE_LOG)
             return
         assert driver.console_log(uuid4(), 1000, rig.deadline) == b""
         rig.need(Capability.MACHINES, Capability.VOLUMES)
@@ -158,13 +158,14 @@ class DriverWideContract:
             assert driver.console_log(machine.id, 100, rig.deadline) == whole[-100:]
             rig.power(machine.id, PowerAction.ON)  # the log is since it was made, not since it was started
             assert whole[:100] in driver.console_log(machine.id, 1024 * 1024, rig.deadline)
+        rig.works(Capability.CONSOLE_LOG)
 
     # --------------------------------------------------------------------------------- watching
 
     def test_watch_sees_what_happens(self, rig: Rig) -> None:
         driver = rig.driver
         if not isinstance(driver, api.Watching):
-            assert not rig.has(Capability.STATE_EVENTS)
+            rig.lacking(Capability.STATE_EVENTS)
             return
         rig.need(Capability.MACHINES, Capability.VOLUMES)
         seen: list[api.MachineChanged] = []
@@ -197,6 +198,7 @@ class DriverWideContract:
             wait_for(lambda: bool(heard), rig.seconds, "a new watch tells of the start")
         fence.close()
         assert len(seen) == count, "no call-back comes after close returned"
+        rig.works(Capability.STATE_EVENTS)
 
 
 def _alive(watch: api.Watch) -> bool:

@@ -42,6 +42,7 @@ class MachineryContract:
                 assert list(driver.plugged_ports(spec.id, rig.deadline)) == [two.id]
             driver.unplug_port(spec.id, two.id, rig.deadline)
             driver.networks.remove_port(network.id, two.id, rig.deadline)
+        rig.works(Capability.PORT_HOT_ATTACH)
 
     def test_plugging_is_refused_for_what_is_not_there_or_taken(self, rig: Rig) -> None:
         rig.need(Capability.PORT_HOT_ATTACH, Capability.MACHINES, Capability.VOLUMES, Capability.NETWORKS)
@@ -92,6 +93,7 @@ class MachineryContract:
             for each in (one, three):
                 driver.remove_machine_snapshot(spec.id, each, rig.deadline)
             assert list(driver.list_machine_snapshots(spec.id, rig.deadline)) == []
+        rig.works(Capability.MACHINE_SNAPSHOT)
 
     def test_disks_stay_as_they_are_while_there_are_snapshots(self, rig: Rig) -> None:
         rig.need(Capability.MACHINE_SNAPSHOT, Capability.MACHINES, Capability.VOLUMES)
@@ -149,6 +151,7 @@ class MachineryContract:
                 target.networks.remove(network.id, rig.deadline)
             with refused(rig):
                 driver.relocate(uuid4(), elsewhere.config, rig.deadline)
+            rig.works(Capability.RELOCATE)
         finally:
             target.close()
 

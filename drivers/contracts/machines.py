@@ -77,6 +77,7 @@ class MachineContract:
                 machines.remove(spec.id, rig.deadline)
                 assert machines.inspect(spec.id, rig.deadline) is None
                 machines.remove(spec.id, rig.deadline)
+        rig.works(Capability.MACHINES)
 
     def test_a_machine_that_is_off_takes_another_size(self, rig: Rig, off: api.MachineSpec) -> None:
         """A running one keeps its own, at least until it is started anew."""
@@ -205,6 +206,7 @@ class MachineContract:
         assert (listed[booted.id], sampled[booted.id].power) == (state, state)
         assert [rig.power(booted.id, PowerAction.ON), rig.power(booted.id, PowerAction.ON)] == [Power.RUNNING] * 2
         assert console_count(rig, booted.id) == boots
+        rig.works(capability)
         for still in (action, PowerAction.OFF):
             rig.power(booted.id, still)
         seen = machines.inspect(booted.id, rig.deadline)
@@ -251,6 +253,7 @@ class MachineContract:
                 assert rig.driver.machines.ensure(spec, rig.deadline).power is Power.OFF
             finally:
                 rig.driver.machines.remove(spec.id, rig.deadline)
+        rig.works(Capability.UEFI)
 
     # --------------------------------------------------------------------------------- disks
 
@@ -263,6 +266,7 @@ class MachineContract:
                 rig.driver.machines.attach(booted.id, api.DiskSpec(volume, "vdb"), rig.deadline)
             return
         self._attach_and_detach(rig, booted)
+        rig.works(Capability.VOLUME_HOT_ATTACH)
 
     def test_an_attached_volume_stays_over_a_restart(self, rig: Rig, off: api.MachineSpec) -> None:
         with rig.volume() as volume:

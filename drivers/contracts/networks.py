@@ -26,6 +26,7 @@ class NetworkContract:
             for _ in range(2):
                 networks.remove(spec.id, rig.deadline)
                 assert networks.inspect(spec.id, rig.deadline) is None
+        rig.works(Capability.NETWORKS)
 
     def test_a_network_has_exactly_its_subnets(self, rig: Rig) -> None:
         rig.need(Capability.NETWORKS)
@@ -58,11 +59,13 @@ class NetworkContract:
             if not rig.has(Capability.OVERLAPPING_SUBNETS):
                 with refused(rig):
                     rig.driver.networks.ensure(twin, rig.deadline)
+                rig.found.lacks.add(Capability.OVERLAPPING_SUBNETS)
                 return
             try:
                 assert len(rig.driver.networks.ensure(twin, rig.deadline).subnet_ids) == 1
             finally:
                 rig.driver.networks.remove(twin.id, rig.deadline)
+        rig.works(Capability.OVERLAPPING_SUBNETS)
 
     def test_a_network_with_a_machine_is_not_removed(self, rig: Rig) -> None:
         rig.need(Capability.NETWORKS, Capability.MACHINES, Capability.VOLUMES)
@@ -81,7 +84,10 @@ class NetworkContract:
     def test_dhcp(self, rig: Rig) -> None:
         rig.need(Capability.NETWORKS)
         if rig.has(Capability.DHCP):
-            return  # every other test has it on
+            with rig.network() as leased:  # as every other test has it
+                assert leased.subnets[0].dhcp
+            rig.works(Capability.DHCP)
+            return
         spec = rig.network_spec()
         with unsupported(rig, Capability.DHCP):
             wish = replace(spec, subnets=(replace(spec.subnets[0], dhcp=True),))
@@ -145,6 +151,7 @@ class NetworkContract:
                     rig.driver.networks.ensure_port(replace(spec, rules=wish), rig.deadline)
             finally:
                 rig.driver.networks.remove_port(network.id, spec.id, rig.deadline)
+        rig.works(Capability.SECURITY_GROUPS)
 
     def test_rules_change_under_a_running_machine(self, rig: Rig) -> None:
         rig.need(Capability.NETWORKS, Capability.MACHINES, Capability.VOLUMES, Capability.SECURITY_GROUPS)

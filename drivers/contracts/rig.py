@@ -17,7 +17,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from drivers import api
-from drivers.api import Capability, Deadline
+from drivers.api import VERBS, Capability, Deadline
+from drivers.contracts.findings import Findings
 
 MIB = 1024 * 1024
 
@@ -58,6 +59,7 @@ class Rig:
     cidr: str = "10.231.{}.0/24"
     lacks: frozenset[Capability] = frozenset()
     elsewhere: Elsewhere | None = None
+    found: Findings = field(default_factory=Findings)
     _numbers: Iterator[int] = field(default_factory=lambda: count(0))
 
     @property
@@ -78,7 +80,25 @@ class Rig:
         """Leave a test that has no meaning for this driver; its absence is tested by a test of its own."""
         for capability in wanted:
             if not self.has(capability):
+                if capability in VERBS:
+                    self.lacking(capability)
                 pytest.skip(f"{self.type.kind} declares no {capability}")
+
+    def works(self, *shown: Capability) -> None:
+        """Say that these were seen to work. A driver that can more than it declares is at fault, too."""
+        for capability in shown:
+            assert self.has(capability), f"{capability} works and is not declared"
+        self.found.works |= set(shown)
+
+    def lacking(self, verbs: Capability) -> None:
+        """Hold that the connection has none of these optional verbs and declares none."""
+        assert not isinstance(self.driver, VERBS[verbs]) or verbs in self._withheld, f"{verbs} has its verbs"
+        assert not self.has(verbs), f"{verbs} is declared, and there are no verbs"
+        self.found.lacks.add(verbs)
+
+    @property
+    def _withheld(self) -> frozenset[Capability]:
+        return self.driver.withheld if isinstance(self.driver, api.Restricted) else frozenset()
 
     # ------------------------------------------------------------------------------------- specs
 
@@ -241,3 +261,4 @@ def unsupported(rig: Rig, capability: Capability) -> Iterator[None]:
         with pytest.raises(api.Unsupported) as caught:
             yield
         assert caught.value.capability is capability
+    rig.found.lacks.add(capability)

@@ -29,6 +29,7 @@ class VolumeContract:
             for _ in range(2):
                 volumes.remove(spec.id, rig.deadline)
                 assert volumes.inspect(spec.id, rig.deadline) is None
+        rig.works(Capability.VOLUMES)
 
     def test_a_volume_that_is_there_is_left_as_it_is(self, rig: Rig) -> None:
         rig.need(Capability.VOLUMES)
@@ -63,6 +64,7 @@ class VolumeContract:
             if rig.has(Capability.VOLUME_HOT_EXTEND):
                 answer = rig.driver.volumes.extend(volume, rig.volume_bytes * 2, rig.deadline)
                 assert answer.size_bytes == rig.volume_bytes * 2
+                rig.works(Capability.VOLUME_HOT_EXTEND)
             else:
                 with unsupported(rig, Capability.VOLUME_HOT_EXTEND):
                     rig.driver.volumes.extend(volume, rig.volume_bytes * 2, rig.deadline)
@@ -127,7 +129,7 @@ class VolumeContract:
     def test_a_snapshot_outlives_its_volume(self, rig: Rig) -> None:
         driver = rig.driver
         if not isinstance(driver, api.Snapshots):
-            assert not rig.has(Capability.VOLUME_SNAPSHOT)
+            rig.lacking(Capability.VOLUME_SNAPSHOT)
             return
         snapshot_id, child = uuid4(), uuid4()
         with unchanged(rig):
@@ -142,11 +144,12 @@ class VolumeContract:
                 driver.remove_snapshot(snapshot_id, rig.deadline)
             assert driver.volumes.inspect(child, rig.deadline) is not None
             driver.volumes.remove(child, rig.deadline)
+        rig.works(Capability.VOLUME_SNAPSHOT)
 
     def test_a_snapshot_of_a_volume_in_use(self, rig: Rig) -> None:
         driver = rig.driver
         if not isinstance(driver, api.Snapshots):
-            assert not rig.has(Capability.VOLUME_SNAPSHOT)
+            rig.lacking(Capability.VOLUME_SNAPSHOT)
             return
         snapshot_id = uuid4()
         with rig.volume() as volume, rig.machine(volume) as machine:
@@ -160,7 +163,7 @@ class VolumeContract:
     def test_snapshots_refuse(self, rig: Rig) -> None:
         driver = rig.driver
         if not isinstance(driver, api.Snapshots):
-            assert not rig.has(Capability.VOLUME_SNAPSHOT)
+            rig.lacking(Capability.VOLUME_SNAPSHOT)
             return
         with refused(rig):
             driver.snapshot(uuid4(), uuid4(), rig.deadline)

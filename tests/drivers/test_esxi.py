@@ -325,17 +325,6 @@ def test_power_is_what_the_host_says(own: EsxSim) -> None:
             assert seen.power is power
 
 
-def test_a_list_is_one_call_however_long(program: Path) -> None:
-    sim = EsxSim.create(program, machines=120)
-    try:
-        with connected(config_of(sim)) as driver:
-            sim.calls()
-            assert driver.machines.list(Deadline(SECONDS)) == []
-            assert sim.calls() == {"RetrievePropertiesEx": 1}
-    finally:
-        sim.stop()
-
-
 def test_a_vcenter_needs_the_hosts_name_and_shows_that_host_only(vcenter: EsxSim) -> None:
     with pytest.raises(Refused, match="DC0_H0, DC0_H1"):
         DRIVER.connect(config_of(vcenter), Deadline(SECONDS))

@@ -23,11 +23,13 @@ from tests.drivers.esxi_host import (
     program_in,
     simulated,
 )
+from tests.drivers.matrix import Published
 from tests.migration.theirs import machine
 from tests.servers.esxsim import EsxSim
 
 
-class TestEsxi(DriverContract):
+@pytest.mark.xdist_group("contract-esxi")
+class TestEsxi(Published, DriverContract):
     """All that ``drivers/api.py`` promises, kept by the ESXi driver."""
 
     @pytest.fixture(scope="class")
@@ -49,7 +51,8 @@ class TestEsxi(DriverContract):
             driver.close()
 
 
-class TestVCenter(DriverContract):
+@pytest.mark.xdist_group("contract-vcenter")
+class TestVCenter(Published, DriverContract):
     """The same through vCenter: a host of a cluster, a resource pool and a folder of the operator's, disks shared with
     the cluster's other host, networks as distributed port groups.
     """

@@ -12,10 +12,12 @@ from drivers.contract import DriverContract, Rig
 from drivers.kvm import DRIVER
 from tests.drivers.kvm_foreign import machine
 from tests.drivers.kvm_host import connect, image, libvirt_host
+from tests.drivers.matrix import Published
 from tests.servers.libvirt_host import LibvirtHost
 
 
-class TestKvm(DriverContract):
+@pytest.mark.xdist_group("contract-kvm")
+class TestKvm(Published, DriverContract):
     """All that ``drivers/api.py`` promises, kept by the KVM driver."""
 
     @pytest.fixture(scope="class")

@@ -15,6 +15,7 @@ from drivers.contract import DriverContract, DriverWideContract, Elsewhere, Rig
 from drivers.sim import DRIVER, DataCentre, data_centre, driver_type
 from drivers.sim.guest import LOGIN
 from drivers.sim.records import ForeignRecord
+from tests.drivers.matrix import Published
 
 BARE = driver_type(
     "SIM_BARE",
@@ -86,7 +87,8 @@ def lend(kind: DriverType, folder: Path, **options: str) -> Iterator[Rig]:
     centre.clear()
 
 
-class TestInAFile(DriverContract):
+@pytest.mark.xdist_group("contract-inafile")
+class TestInAFile(Published, DriverContract):
     @pytest.fixture(scope="class")
     @classmethod
     def rig(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
