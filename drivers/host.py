@@ -32,7 +32,8 @@ class HostConfig:
 @dataclass(frozen=True, slots=True)
 class HostFacts:
     """What a host says of itself: physical capacity, before any overcommit. ``restriction`` is one sentence for
-    operators on why it does less than its kind can.
+    operators on why it does less than its kind can. ``pool`` names the hosts that machines move between as they are
+    (:class:`drivers.api.Relocation`); None: this host hands none on.
     """
 
     hypervisor: str
@@ -44,6 +45,7 @@ class HostFacts:
     cpu_model: str | None = None
     accelerator: str | None = None
     restriction: str | None = None
+    pool: str | None = None
 
 
 @runtime_checkable

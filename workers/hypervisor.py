@@ -138,21 +138,24 @@ class Hosts:
         finally:
             opening.release()
 
+    def config(self, address: Address) -> HostConfig:
+        """A host as drivers are told of it, for verbs that name another one."""
+        return HostConfig(
+            name=address.name,
+            endpoint=address.endpoint,
+            scratch=self._scratch / f"host-{address.host_id}",
+            options=dict(address.options),
+            username=address.username,
+            secret=address.secret,
+        )
+
     def _open(self, address: Address, deadline: Deadline) -> _Line:
         kind = self.type_of(address)
         missing = kind.missing()
         if missing is not None:
             raise Transient(f"this worker cannot use {address.kind}: {missing}")
-        scratch = self._scratch / f"host-{address.host_id}"
-        scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-        config = HostConfig(
-            name=address.name,
-            endpoint=address.endpoint,
-            scratch=scratch,
-            options=dict(address.options),
-            username=address.username,
-            secret=address.secret,
-        )
+        config = self.config(address)
+        config.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             driver = self._crew.run(
                 address.host_id, lambda: kind.connect(config, deadline), max(deadline.remaining, 0.0) + 1.0

@@ -72,6 +72,8 @@ class Host(Row, table=True):
     status_reason: str | None = Field(default=None, max_length=500)
     seen_at: datetime | None = None
     facts: dict[str, Any] = row.json(default_factory=dict)
+    pool: str | None = Field(default=None, max_length=512, index=True)
+    """What hosts that hand machines to each other have in common; None: it hands none on."""
     capabilities: list[str] = row.json(default_factory=list)
     vcpu_ratio: float = 4.0
     ram_ratio: float = 1.0
@@ -326,6 +328,7 @@ def seen(session: Session, host: Host, observed: Observed, at: datetime) -> None
     host.status_reason = observed.facts.get("restriction")
     host.seen_at = at
     host.facts = observed.facts
+    host.pool = observed.facts.get("pool")
     host.capabilities = sorted(observed.capabilities)
     host.vcpus, host.ram_mib = observed.facts["vcpus"], observed.facts["ram_mib"]
     host.disk_gib = observed.facts["disk_gib"]

@@ -22,6 +22,8 @@ from gateway.compute.machine_model import Devices, Firmware
 from gateway.compute.server_state import (
     ALLOWED,
     DEVICES,
+    MOVES,
+    STANDING,
     Action,
     Observed,
     Phase,
@@ -90,6 +92,8 @@ class Server(Row, table=True):
     """What an adopted machine was found to be: ``ref``, ``host``, ``name``, ``guest`` and ``nics``."""
     migration_id: int | None = Field(default=None, sa_type=row.Key)
     """The migration that is under way or not confirmed yet; no foreign key, since that one points here."""
+    resize_id: int | None = Field(default=None, sa_type=row.Key)
+    """The resize that is under way or not confirmed yet; no foreign key either."""
 
     __table_args__ = (sa.Index("ix_server_tenant_uid", "tenant_id", "uid"),)
 
@@ -110,7 +114,9 @@ def allowed_actions(server: Server) -> list[Action]:
 
 def _held_back(server: Server) -> frozenset[Action]:
     """What would change a server's devices while these are not (all) where they will stay."""
-    return DEVICES if server.in_place or server.migration_id is not None else frozenset()
+    if server.in_place or server.migration_id is not None:
+        return DEVICES | MOVES
+    return MOVES if server.resize_id is not None else frozenset()
 
 
 # ------------------------------------------------------------------------------------------------ lists
@@ -255,7 +261,7 @@ def delete(session: Session, subject: Subject, command: ServerDelete) -> dict[st
     return _ordered(session, subject, server, "server.delete", {})
 
 
-_MAKING = frozenset({"server.create", "server.adopt", "server.migrate"})
+_MAKING = frozenset({"server.create", "server.adopt", "server.migrate", "server.resize", "server.relocate"})
 """Jobs that are asked to stop before the server goes."""
 
 
@@ -273,7 +279,7 @@ def ask(
     job decides when its turn comes. Raises InvalidState.
     """
     server = reach(session, subject, public_id)
-    queued = jobs.active(session, NOUN.public(server)) is not None and server.phase in (Phase.READY, Phase.BUILDING)
+    queued = jobs.active(session, NOUN.public(server)) is not None and server.phase in (*STANDING, Phase.BUILDING)
     if action not in ALLOWED[server.status] and server.status not in also and not queued:
         raise wrong_state(server, action)
     if action in _held_back(server):
@@ -339,6 +345,11 @@ def _story(observed: Observed, reason: str | None, *, unasked: bool) -> str | No
 def ready(server: Server) -> None:
     """The server is made."""
     _phase(server, Phase.READY)
+
+
+def verify_resize(server: Server) -> None:
+    """The server has its new size, until that is confirmed or reverted."""
+    _phase(server, Phase.VERIFY_RESIZE)
 
 
 def fail(session: Session, server: Server, why: str) -> None:

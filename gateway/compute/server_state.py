@@ -14,6 +14,7 @@ class Phase(StrEnum):
 
     BUILDING = "BUILDING"
     READY = "READY"
+    VERIFY_RESIZE = "VERIFY_RESIZE"
     FAILED = "FAILED"
     DELETING = "DELETING"
 
@@ -52,6 +53,8 @@ class ServerStatus(StrEnum):
     """Its memory is saved on disk."""
     CRASHED = "CRASHED"
     """The guest or its hypervisor process crashed; start it again."""
+    VERIFY_RESIZE = "VERIFY_RESIZE"
+    """It has its new size; serverResizeConfirm keeps it, serverResizeRevert brings the old one back."""
     UNKNOWN = "UNKNOWN"
     """Its host cannot be asked; it may well run on."""
     ERROR = "ERROR"
@@ -87,6 +90,14 @@ class Action(StrEnum):
     """serverPause."""
     UNPAUSE = "UNPAUSE"
     """serverUnpause."""
+    RESIZE = "RESIZE"
+    """serverResize."""
+    RESIZE_CONFIRM = "RESIZE_CONFIRM"
+    """serverResizeConfirm."""
+    RESIZE_REVERT = "RESIZE_REVERT"
+    """serverResizeRevert."""
+    RELOCATE = "RELOCATE"
+    """serverRelocate."""
     ATTACH_PORT = "ATTACH_PORT"
     """portAttach."""
     DETACH_PORT = "DETACH_PORT"
@@ -106,14 +117,20 @@ _OBSERVED = {
 _ALWAYS = frozenset({Action.DELETE, Action.UPDATE})
 DEVICES = frozenset({Action.ATTACH_VOLUME, Action.DETACH_VOLUME, Action.ATTACH_PORT, Action.DETACH_PORT})
 """What changes the devices that a machine has."""
+MOVES = frozenset({Action.RESIZE, Action.RELOCATE})
+"""What gives a machine another size or place."""
+
+STANDING = (Phase.READY, Phase.VERIFY_RESIZE)
+"""The phases in which a server is made, and what its hypervisor says of it is recorded."""
 
 ALLOWED: dict[ServerStatus, frozenset[Action]] = {
     ServerStatus.BUILDING: _ALWAYS,
-    ServerStatus.ACTIVE: _ALWAYS | DEVICES | {Action.STOP, Action.REBOOT, Action.SUSPEND, Action.PAUSE},
-    ServerStatus.STOPPED: _ALWAYS | DEVICES | {Action.START},
+    ServerStatus.ACTIVE: _ALWAYS | DEVICES | MOVES | {Action.STOP, Action.REBOOT, Action.SUSPEND, Action.PAUSE},
+    ServerStatus.STOPPED: _ALWAYS | DEVICES | MOVES | {Action.START},
     ServerStatus.PAUSED: _ALWAYS | {Action.STOP, Action.UNPAUSE},
     ServerStatus.SUSPENDED: _ALWAYS | {Action.START, Action.STOP, Action.RESUME},
     ServerStatus.CRASHED: _ALWAYS | DEVICES | {Action.START, Action.STOP},
+    ServerStatus.VERIFY_RESIZE: _ALWAYS | {Action.RESIZE_CONFIRM, Action.RESIZE_REVERT},
     ServerStatus.UNKNOWN: _ALWAYS,
     ServerStatus.ERROR: frozenset({Action.DELETE, Action.UPDATE}),
     ServerStatus.DELETING: frozenset(),
@@ -129,7 +146,9 @@ def status(phase: Phase, observed: Observed | None) -> ServerStatus:
             return ServerStatus.ERROR
         case Phase.DELETING:
             return ServerStatus.DELETING
-        case Phase.READY:
+        case Phase.VERIFY_RESIZE if observed not in (None, Observed.UNKNOWN, Observed.ABSENT):
+            return ServerStatus.VERIFY_RESIZE
+        case Phase.READY | Phase.VERIFY_RESIZE:
             return ServerStatus.UNKNOWN if observed is None else _OBSERVED[observed]
 
 

@@ -25,5 +25,8 @@ def micros(price: Decimal | None) -> int | None:
 
 
 def shown(amount: int | None) -> str | None:
-    """Millionths as a decimal text with six places: 1_500_000 as ``1.500000``."""
-    return None if amount is None else f"{amount // MICROS}.{amount % MICROS:06d}"
+    """Millionths as a decimal text with six places: 1_500_000 as ``1.500000``, a difference with its sign."""
+    if amount is None:
+        return None
+    whole, rest = divmod(abs(amount), MICROS)
+    return f"{'-' if amount < 0 else ''}{whole}.{rest:06d}"

@@ -36,6 +36,7 @@ class Host(Node):
     )
     cpu_model = computed(str | None, lambda row: row.facts.get("cpu_model"), "The processor's model.", "facts")
     capabilities = column("What its driver can do.")
+    pool = column("What it has in common with the hosts that its servers can be relocated to; null: there are none.")
     vcpu_ratio = column("vCPUs that may be promised for each real one.")
     ram_ratio = column("Memory that may be promised for each real MiB.")
     disk_ratio = column("Disk that may be promised for each real GiB.")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.types import Info
 
-from gateway.compute import flavor, host, keypair, migration, server, server_create, server_group
+from gateway.compute import flavor, host, keypair, migration, resizing, server, server_create, server_group
 from gateway.compute.server_state import Action
 from gateway.identity import tenant
 from gateway.image import image
@@ -54,7 +54,7 @@ class Server(Node):
     status = column("Where it stands; follows what the hypervisor says.")
     status_reason = column("Why it is in that state, where that is not plain.")
     tenant = edge(tenant.NOUN, "tenant_id", "Whose it is.")
-    flavor = edge(flavor.NOUN, "flavor_id", "The size it was made with.")
+    flavor = edge(flavor.NOUN, "flavor_id", "Its size.")
     vcpus = column("Virtual processors.")
     ram_mib = column("Memory in MiB.")
     disk_gib = column("Its own root disk in GiB; 0 when it boots from a volume.")
@@ -72,11 +72,12 @@ class Server(Node):
     managed = column("False while an adopted machine was only looked at: nothing about it was changed yet.")
     in_place = column("Whether its machine still is the one that was adopted, with its disks where they were.")
     migrations = children(migration.NOUN, "server_id", "Its moves to other hosts, oldest first.")
+    resize = edge(resizing.NOUN, "resize_id", "The change of its size that is under way or waits to be confirmed.")
     tags = column("Words to find it by.")
     metadata = computed(list[KeyValue], entries, "Texts for the guest and for you.", "properties")
     allowed_actions = computed(
         list[Action],
-        server.allowed_actions, "What may be asked of it now.", "status", "in_place", "migration_id",
+        server.allowed_actions, "What may be asked of it now.", "status", "in_place", "migration_id", "resize_id",
     )  # fmt: skip
     jobs = children_connection(
         Listing(job.NOUN, job.find, job.Filter, job.ORDERS), "target", "What was done to it, oldest first."

@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 from drivers.api import Power, PowerAction, Transient, VolumeSpec
 from gateway.compute import host as hosts
 from gateway.compute import migration as migrations
-from gateway.compute import placing, server_create
+from gateway.compute import placing, resizing, server_create
 from gateway.compute import server as servers
 from gateway.compute.host import Amount, Hypervisor
 from gateway.compute.server import Server
@@ -438,6 +438,7 @@ def _forget(_run: Run) -> Change:
             fresh = Amount(server.vcpus, server.ram_mib, server.disk_gib)
             hosts.release(session, server.host_id, fresh)
         migrations.forget(session, server.id)
+        resizing.forget(session, server)
         servers.forget(session, server)
 
     return change

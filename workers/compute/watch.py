@@ -20,7 +20,7 @@ from gateway.compute import migration as migrations
 from gateway.compute import server as servers
 from gateway.compute.host import Host, HostStatus
 from gateway.compute.server import Server
-from gateway.compute.server_state import Observed, Phase
+from gateway.compute.server_state import STANDING, Observed
 from gateway.jobs import job as jobs
 from gateway.kernel.db import Database
 from workers.compute.machine import observed
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 def record(session: Session, uid: UUID, host_id: int, machine: Machine | None) -> None:
     """Record what a host says of one machine, if that host still has the server and the server is made."""
     server = session.exec(select(Server).where(Server.uid == uid, Server.host_id == host_id)).first()
-    if server is None or server.phase is not Phase.READY:
+    if server is None or server.phase not in STANDING:
         return
     reason = machine.reason if machine is not None else None
     servers.observe(session, server, observed(machine), reason)
@@ -45,7 +45,7 @@ def record(session: Session, uid: UUID, host_id: int, machine: Machine | None) -
 _NEWS = sa.select(col(Server.id)).where(
     col(Server.uid) == sa.bindparam("server"),
     col(Server.host_id) == sa.bindparam("host"),
-    col(Server.phase) == Phase.READY,
+    col(Server.phase).in_(STANDING),
     sa.or_(col(Server.observed).is_(None), col(Server.observed) != sa.bindparam("seen")),
 )
 
@@ -73,7 +73,7 @@ def _look_at(context: Context, host_id: int, status: HostStatus, where: Address)
 
 def _unknown(session: Session, host_id: int) -> None:
     statement = select(Server).where(
-        Server.host_id == host_id, Server.phase == Phase.READY, col(Server.observed) != Observed.UNKNOWN
+        Server.host_id == host_id, col(Server.phase).in_(STANDING), col(Server.observed) != Observed.UNKNOWN
     )
     for server in session.exec(statement.limit(500)).all():
         servers.observe(session, server, Observed.UNKNOWN)
@@ -86,7 +86,7 @@ def _compare(db: Database, where: Address, machines: dict[UUID, Machine]) -> Non
         changed = [
             row.uid
             for row in rows
-            if row.phase is Phase.READY
+            if row.phase in STANDING
             and row.observed is not observed(machines.get(row.uid))
             and jobs.active(session, servers.NOUN.public(row)) is None
         ]

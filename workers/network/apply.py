@@ -19,6 +19,7 @@ from sqlmodel import Session, col, select
 
 from drivers.api import DriverError, HostAtFault, Transient
 from gateway.compute import migration as migrations
+from gateway.compute import relocation
 from gateway.compute.host import Host, HostStatus
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Job, Order
@@ -237,7 +238,7 @@ def _compare(context: Context, host_id: int, where: Address, repairs: dict[int, 
     has = {each.id: each.subnet_ids for each in there}
     with context.db.read() as session:
         before = clock.now(session) - GRACE
-        kept = migrations.kept_ports(session, host_id)
+        kept = [*migrations.kept_ports(session, host_id), *relocation.kept_ports(session, host_id)]
         _compare_networks(session, host_id, has, repairs, {port.network_id for port in kept})
         mine = port_work.placed(session, host_id)
         uids = set(there_ports)
