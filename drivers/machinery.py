@@ -45,26 +45,36 @@ class PortPlugging(Protocol):
 @dataclass(frozen=True, slots=True)
 class MachineSnapshot:
     """A machine at one moment: its disks, and with ``memory`` what ran on it. ``parent_id`` is the snapshot that it was
-    made after; ``current`` is the one that the machine would be the child of now.
+    made after; ``current`` is the one whose child the next would be. ``quiesced``: its guest had written all down and
+    held still; else the disks are as after a power cut.
     """
 
     id: UUID
     parent_id: UUID | None
     memory: bool
     current: bool
+    quiesced: bool = False
 
 
 @runtime_checkable
 class MachineSnapshots(Protocol):
-    """Snapshots of whole machines, a tree for each. While a machine has any, its disks neither come nor go nor grow:
-    attach, detach and extend are Refused.
+    """Snapshots of whole machines, a tree for each. While a machine has any, its disks neither come nor go nor grow,
+    and its ports neither come nor go: attach, detach, extend, plug_port and unplug_port are Refused.
     """
 
     def snapshot_machine(
-        self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline, *, memory: bool = False
+        self,
+        machine_id: UUID,
+        snapshot_id: UUID,
+        deadline: Deadline,
+        *,
+        memory: bool = False,
+        quiesce: bool = False,
     ) -> MachineSnapshot:
         """Make one, as a child of the current one. One that is there is left as it is. ``memory`` of a machine that is
-        off is nothing: the snapshot then says that it has none.
+        off is nothing: the snapshot then says that it has none. With ``quiesce`` the guest of a running machine is
+        asked to hold still, which memory makes needless; one that does not is taken as it is, and the answer says so.
+        Raises Refused for a machine that is suspended.
         """
 
     def revert_machine(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Machine:

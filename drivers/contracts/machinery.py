@@ -79,7 +79,7 @@ class MachineryContract:
             rig.power(spec.id, PowerAction.ON)
             second = driver.snapshot_machine(spec.id, two, rig.deadline, memory=True)
             assert second == api.MachineSnapshot(two, one, memory=True, current=True)
-            third = driver.snapshot_machine(spec.id, three, rig.deadline)
+            third = driver.snapshot_machine(spec.id, three, rig.deadline)  # nobody asked its guest to hold still
             assert third == api.MachineSnapshot(three, two, memory=False, current=True)
             assert driver.revert_machine(spec.id, three, rig.deadline).power is Power.OFF
             assert driver.revert_machine(spec.id, two, rig.deadline).power is Power.RUNNING
@@ -108,6 +108,9 @@ class MachineryContract:
                     driver.machines.detach(spec.id, volume, rig.deadline)
                 with refused(rig):
                     driver.volumes.extend(volume, 2 * rig.image.virtual_size_bytes, rig.deadline)
+                if isinstance(driver, api.PortPlugging):
+                    with rig.network() as network, rig.port(network) as port, refused(rig):
+                        driver.plug_port(spec.id, api.NicSpec(port.id, network.id, port.mac), rig.deadline)
                 driver.machines.remove(spec.id, rig.deadline)
                 driver.remove_machine_snapshot(spec.id, snapshot, rig.deadline)
                 assert list(driver.list_machine_snapshots(spec.id, rig.deadline)) == []

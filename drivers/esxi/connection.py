@@ -146,10 +146,18 @@ class EsxiConnection:
         return self._plugging.plugged_ports(machine_id, deadline)
 
     def snapshot_machine(
-        self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline, *, memory: bool = False
+        self,
+        machine_id: UUID,
+        snapshot_id: UUID,
+        deadline: Deadline,
+        *,
+        memory: bool = False,
+        quiesce: bool = False,
     ) -> MachineSnapshot:
         """See :meth:`drivers.api.MachineSnapshots.snapshot_machine`."""
-        return self._rewinding.snapshot_machine(machine_id, snapshot_id, deadline=deadline, memory=memory)
+        return self._rewinding.snapshot_machine(
+            machine_id, snapshot_id, deadline=deadline, memory=memory, quiesce=quiesce
+        )
 
     def revert_machine(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.MachineSnapshots.revert_machine`."""

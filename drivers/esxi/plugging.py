@@ -12,7 +12,7 @@ from uuid import UUID
 from pyVmomi import vim
 
 from drivers.api import Deadline, NicSpec, Refused
-from drivers.esxi import hardware, holders, power, reading
+from drivers.esxi import hardware, holders, power, reading, rewinding
 from drivers.esxi.machines import EsxiMachines
 from drivers.esxi.networks import EsxiNetworks
 from drivers.esxi.site import Site, verb
@@ -39,6 +39,7 @@ class Plugging:
             if any(_mac(each) == nic.mac.lower() for each in cards):
                 return
             power.check_not_suspended(found)
+            rewinding.check_none(found)
             if any(mac == nic.mac.lower() for _, mac in holders.networks(self.site, deadline)):
                 raise Refused(f"another machine is on the port {nic.port_id}")
             if len(cards) >= MOST_CARDS:
@@ -56,6 +57,7 @@ class Plugging:
             for _, card in reading.nics(there[1]["config.hardware.device"]):
                 if _mac(card).replace(":", "") == port.mac:
                     power.check_not_suspended(there[1])
+                    rewinding.check_none(there[1])
                     self._change(there[0], "remove", card, deadline)
 
     @verb

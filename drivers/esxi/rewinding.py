@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from pyVmomi import vim
+
 from drivers.api import Deadline, Machine, MachineSnapshot, Power, Refused, Transient
 from drivers.esxi import power, reading
 from drivers.esxi.site import Site, reference, verb
@@ -17,6 +19,8 @@ from drivers.esxi.site import Site, reference, verb
 if TYPE_CHECKING:
     from drivers.esxi.machines import EsxiMachines
 
+RESTLESS = (vim.fault.ApplicationQuiesceFault, vim.fault.FilesystemQuiesceFault, vim.fault.ToolsUnavailable)
+"""What a guest's tools, or their absence, answer instead of holding still."""
 PREFIX, MEMORY = "stratograph-machine-", "-memory"
 Node = tuple[Any, UUID, UUID | None]
 
@@ -36,20 +40,31 @@ class Rewinding:
         deadline: Deadline,
         *,
         memory: bool,
+        quiesce: bool = False,
     ) -> MachineSnapshot:
         """See :meth:`drivers.api.MachineSnapshots.snapshot_machine`."""
         with self.site.only(deadline, "machine", str(machine_id)):
             machine, found = self._machines.must(machine_id, deadline)
             if self._seen(found, snapshot_id) is None:
+                power.check_not_suspended(found)
                 runs = str(found.get("runtime.powerState")) == "poweredOn"
                 kept = memory and runs
                 name = f"{PREFIX}{snapshot_id}{MEMORY if kept else ''}"
-                self.site.carry_out(lambda: machine.CreateSnapshot_Task(name, "", kept, False), deadline)
+                self._make(machine, name, deadline, memory=kept, quiesce=quiesce and runs and not kept)
                 _, found = self._machines.must(machine_id, deadline)
             seen = self._seen(found, snapshot_id)
             if seen is None:
                 raise Transient("the snapshot went away as soon as it was made")
             return seen
+
+    def _make(self, machine: Any, name: str, deadline: Deadline, *, memory: bool, quiesce: bool) -> None:
+        """Make it; a guest that does not hold still is taken as it is."""
+        try:
+            self.site.carry_out(lambda: machine.CreateSnapshot_Task(name, "", memory, quiesce), deadline)
+        except RESTLESS:
+            if not quiesce:
+                raise
+            self.site.carry_out(lambda: machine.CreateSnapshot_Task(name, "", memory, False), deadline)
 
     @verb
     def revert_machine(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Machine:
@@ -90,7 +105,7 @@ class Rewinding:
 
 
 def check_none(found: reading.Properties) -> None:
-    """Raise Refused for a machine whose disks stand on snapshots."""
+    """Raise Refused for a machine whose disks, and whose hardware as it was, stand in snapshots."""
     if found.get("snapshot") is not None and found["snapshot"].rootSnapshotList:
         raise Refused("the machine has snapshots; remove them first")
 
@@ -100,7 +115,8 @@ def _ours(found: reading.Properties) -> Iterator[MachineSnapshot]:
     current = reference(tree.currentSnapshot) if tree is not None and tree.currentSnapshot is not None else None
     for node, identity, parent in _tree(tree):
         memory = str(node.name).endswith(MEMORY)
-        yield MachineSnapshot(identity, parent, memory, reference(node.snapshot) == current)
+        quiesced = bool(node.quiesced) and not memory
+        yield MachineSnapshot(identity, parent, memory, reference(node.snapshot) == current, quiesced)
 
 
 def _tree(tree: Any) -> Iterator[Node]:

@@ -52,6 +52,7 @@ DRIVER = DriverType(
             Capability.DISK_TRANSPORT,
             Capability.ADOPTION,
             Capability.PORT_HOT_ATTACH,
+            Capability.MACHINE_SNAPSHOT,
         }
     ),
     image_formats=(DiskFormat.QCOW2, DiskFormat.RAW),

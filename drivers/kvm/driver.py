@@ -20,6 +20,7 @@ from drivers.api import (
     HostFacts,
     Machine,
     MachineChanged,
+    MachineSnapshot,
     NicSpec,
     Progress,
     Snapshot,
@@ -162,6 +163,30 @@ class KvmDriver:
     def plugged_ports(self, machine_id: UUID, deadline: Deadline) -> Sequence[UUID]:
         """The ports that a machine is on."""
         return self._machines.plugged(machine_id, deadline)
+
+    def snapshot_machine(
+        self,
+        machine_id: UUID,
+        snapshot_id: UUID,
+        deadline: Deadline,
+        *,
+        memory: bool = False,
+        quiesce: bool = False,  # noqa: ARG002 - nobody in these guests can be asked: the answer says so
+    ) -> MachineSnapshot:
+        """Snapshot a whole machine."""
+        return self._machines.snapshot(machine_id, snapshot_id, deadline, memory=memory)
+
+    def revert_machine(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Machine:
+        """Bring a machine's disks and memory back."""
+        return self._machines.revert(machine_id, snapshot_id, deadline)
+
+    def remove_machine_snapshot(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> None:
+        """Forget a snapshot of a machine."""
+        self._machines.remove_snapshot(machine_id, snapshot_id, deadline)
+
+    def list_machine_snapshots(self, machine_id: UUID, deadline: Deadline) -> Sequence[MachineSnapshot]:
+        """The snapshots of a machine."""
+        return self._machines.snapshots(machine_id, deadline)
 
     def watch(self, on_change: Callable[[MachineChanged], None], deadline: Deadline) -> Watch:
         """Call ``on_change`` for each change until the watch is closed."""

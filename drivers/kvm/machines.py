@@ -10,7 +10,8 @@ afterwards, for the sake of other processes. Power is in ``power.py``, plugging 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,8 +19,20 @@ from uuid import UUID
 
 import libvirt
 
-from drivers.api import Deadline, DiskSpec, Machine, MachineSpec, NicSpec, PowerAction, Refused, Sample, Transient
-from drivers.kvm import accelerator, disks, files, names, plugging, power, seed, stats, xml
+from drivers.api import (
+    Capability,
+    Deadline,
+    DiskSpec,
+    Machine,
+    MachineSnapshot,
+    MachineSpec,
+    NicSpec,
+    PowerAction,
+    Refused,
+    Sample,
+    Transient,
+)
+from drivers.kvm import accelerator, disks, files, names, plugging, power, rewinding, seed, stats, xml
 from drivers.kvm.errors import found, told
 from drivers.kvm.link import Link
 from drivers.kvm.names import PoolFile
@@ -67,6 +80,7 @@ class Domains:
                 self._refuse_adopted(machine_id, deadline)
             else:
                 power.cut(domain)
+                rewinding.drop_all(domain)
                 deadline.check("removing a machine")
                 found(lambda: domain.undefineFlags(_UNDEFINE), "NO_DOMAIN")
             self._names.pop(machine_id, None)
@@ -135,6 +149,7 @@ class Domains:
         with told(doing), self._link.only(deadline, "machine", str(machine_id)):
             domain = self._must(machine_id, deadline)
             power.check_not_suspended(domain)
+            rewinding.check_none(domain)
             disks.attach(self._link, domain, disk, deadline)
             return self.seen(domain)
 
@@ -144,6 +159,7 @@ class Domains:
         with told(doing), self._link.only(deadline, "machine", str(machine_id)):
             domain = self._must(machine_id, deadline)
             power.check_not_suspended(domain)
+            rewinding.check_none(domain)
             disks.detach(self._link, domain, volume_id, deadline)
             return self.seen(domain)
 
@@ -153,6 +169,7 @@ class Domains:
         with told(doing), self._link.only(deadline, "machine", str(machine_id)):
             domain = self._must(machine_id, deadline)
             power.check_not_suspended(domain)
+            rewinding.check_none(domain)
             plugging.plug(self._link, domain, nic, deadline)
 
     def unplug(self, machine_id: UUID, port_id: UUID, deadline: Deadline) -> None:
@@ -163,6 +180,7 @@ class Domains:
             if domain is not None:
                 if any(port_id in ports for _, ports in plugging.definitions(domain)):
                     power.check_not_suspended(domain)
+                    rewinding.check_none(domain)
                 plugging.unplug(self._link, domain, port_id, deadline)
 
     def plugged(self, machine_id: UUID, deadline: Deadline) -> Sequence[UUID]:
@@ -171,7 +189,38 @@ class Domains:
             domain = look_up(self._link.open(deadline), machine_id)
             return [] if domain is None else sorted(set().union(*(each for _, each in plugging.definitions(domain))))
 
+    def snapshot(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline, *, memory: bool) -> MachineSnapshot:
+        """Snapshot the whole machine."""
+        with self._at_work(f"snapshotting machine {machine_id}", machine_id, deadline):
+            return rewinding.make(self._must(machine_id, deadline), snapshot_id, deadline, memory=memory)
+
+    def revert(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Machine:
+        """Bring disks and memory back."""
+        with self._at_work(f"reverting machine {machine_id}", machine_id, deadline):
+            domain = self._must(machine_id, deadline)
+            rewinding.revert(domain, snapshot_id, deadline)
+            return self.seen(domain)
+
+    def remove_snapshot(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> None:
+        """Forget a snapshot of the whole machine."""
+        with self._at_work(f"removing a snapshot of machine {machine_id}", machine_id, deadline):
+            domain = look_up(self._link.open(deadline), machine_id)
+            if domain is not None:
+                rewinding.remove(domain, snapshot_id, deadline)
+
+    def snapshots(self, machine_id: UUID, deadline: Deadline) -> Sequence[MachineSnapshot]:
+        """The snapshots of the whole machine."""
+        with told(f"listing snapshots of machine {machine_id}", Capability.MACHINE_SNAPSHOT):
+            domain = look_up(self._link.open(deadline), machine_id)
+            return [] if domain is None else rewinding.every(domain)
+
     # ------------------------------------------------------------------------------------- parts
+
+    @contextmanager
+    def _at_work(self, doing: str, machine_id: UUID, deadline: Deadline) -> Iterator[None]:
+        capability = Capability.MACHINE_SNAPSHOT
+        with told(doing, capability), self._link.only(deadline, "machine", str(machine_id)):
+            yield
 
     def _define(self, connection: Any, spec: MachineSpec, deadline: Deadline) -> Any:
         _check(connection, spec)

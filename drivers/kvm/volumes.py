@@ -25,7 +25,7 @@ from drivers.api import (
     Volume,
     VolumeSpec,
 )
-from drivers.kvm import files, holders, transport, xml
+from drivers.kvm import files, holders, rewinding, transport, xml
 from drivers.kvm.errors import told
 from drivers.kvm.link import Link
 from drivers.kvm.names import PoolFile
@@ -98,7 +98,10 @@ class PoolVolumes:
 
     def _grow(self, volume: Any, size_bytes: int, deadline: Deadline) -> None:
         with self._link.only(deadline, "claims"):
-            running = [each for each in holders.of_file(self._link.open(deadline), volume.path()) if each.active]
+            held = holders.of_file(self._link.open(deadline), volume.path())
+            for each in held:
+                rewinding.check_none(each.domain)
+            running = [each for each in held if each.active]
             deadline.check("growing a volume")
             if running:
                 import libvirt

@@ -128,6 +128,10 @@ class DataCentre:
         """Let that running guest, or all, not let go of disks."""
         self._deafen("detach", machine_id)
 
+    def ignore_quiesce(self, machine_id: UUID | None = None) -> None:
+        """Leave that guest, or all, without the agent that makes it hold still for a snapshot."""
+        self._deafen("quiesce", machine_id)
+
     # ------------------------------------------------------------------------------------- behind our back
 
     def stop(self, machine_id: UUID, *, crashed: bool = False) -> None:

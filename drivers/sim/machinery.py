@@ -22,7 +22,9 @@ from drivers.api import (
     Refused,
     Unsupported,
 )
+from drivers.sim import moments
 from drivers.sim.data_centre import DataCentre, data_centre
+from drivers.sim.faults import conditions, is_deaf
 from drivers.sim.gate import Gate
 from drivers.sim.machines import check_not_suspended, existing, take_port
 from drivers.sim.options import Options, parse
@@ -51,6 +53,7 @@ class SimPlugging:
             if str(nic.port_id) in machine.nics:
                 return
             check_not_suspended(machine)
+            moments.check_none(transaction, machine.id)
             take_port(transaction, machine.id, nic)
             _put(transaction, replace(machine, nics={**machine.nics, str(nic.port_id): str(nic.network_id)}))
 
@@ -61,6 +64,7 @@ class SimPlugging:
             if machine is None or str(port_id) not in machine.nics:
                 return
             check_not_suspended(machine)
+            moments.check_none(transaction, machine.id)
             nics = {port: network for port, network in machine.nics.items() if port != str(port_id)}
             transaction.release(f"port:{port_id}", machine.id)
             if machine.nics[str(port_id)] not in nics.values():
@@ -80,21 +84,36 @@ class SimRewinding:
     gate: Gate
 
     def snapshot_machine(
-        self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline, *, memory: bool = False
+        self,
+        machine_id: UUID,
+        snapshot_id: UUID,
+        deadline: Deadline,
+        *,
+        memory: bool = False,
+        quiesce: bool = False,
     ) -> MachineSnapshot:
         """See :meth:`drivers.api.MachineSnapshots.snapshot_machine`."""
         with self.gate.verb("machine_snapshots.make", deadline) as transaction:
             machine = existing(transaction, machine_id)
             made = transaction.get(MachineSnapshotRecord, str(snapshot_id))
             if made is None:
-                volumes = {key: transaction.get(VolumeRecord, key) for key in machine.disks}
-                contents = {key: volume.content for key, volume in volumes.items() if volume is not None}
-                kept = memory and machine.power == Power.RUNNING
-                made = MachineSnapshotRecord(str(snapshot_id), machine.id, machine.snapshot_id, kept, contents)
+                check_not_suspended(machine)
+                made = self._made(transaction, machine, snapshot_id, memory=memory, quiesce=quiesce)
                 transaction.put(made)
                 transaction.put(replace(machine, snapshot_id=made.id))
                 machine = existing(transaction, machine_id)
             return _told(made, machine)
+
+    def _made(
+        self, transaction: Transaction, machine: MachineRecord, snapshot_id: UUID, *, memory: bool, quiesce: bool
+    ) -> MachineSnapshotRecord:
+        volumes = {key: transaction.get(VolumeRecord, key) for key in machine.disks}
+        contents = {key: volume.content for key, volume in volumes.items() if volume is not None}
+        runs = machine.power == Power.RUNNING
+        still = runs and quiesce and not memory and not is_deaf(conditions(transaction), "quiesce", machine.id)
+        return MachineSnapshotRecord(
+            str(snapshot_id), machine.id, machine.snapshot_id, memory and runs, contents, quiesced=still
+        )
 
     def revert_machine(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.MachineSnapshots.revert_machine`."""
@@ -108,7 +127,8 @@ class SimRewinding:
                 if volume is not None:
                     transaction.put(replace(volume, content=content))
             now_ns = self.gate.now_ns(transaction)
-            machine = replace(stopped(transaction, machine, "reverted", now_ns), snapshot_id=made.id)
+            machine = stopped(transaction, machine, "reverted", now_ns)
+            machine = replace(machine, power=Power.OFF.value, reason="reverted", snapshot_id=made.id)
             transaction.put(machine)
             if made.memory:
                 machine = started(transaction, machine, "reverted", now_ns)
@@ -121,7 +141,7 @@ class SimRewinding:
             gone = transaction.get(MachineSnapshotRecord, str(snapshot_id))
             if gone is None or gone.machine_id != str(machine_id):
                 return
-            for each in snapshots_of(transaction, gone.machine_id):
+            for each in moments.of_machine(transaction, gone.machine_id):
                 if each.parent_id == gone.id:
                     transaction.put(replace(each, parent_id=gone.parent_id))
             machine = transaction.get(MachineRecord, gone.machine_id)
@@ -133,7 +153,7 @@ class SimRewinding:
         """See :meth:`drivers.api.MachineSnapshots.list_machine_snapshots`."""
         with self.gate.verb("machine_snapshots.list", deadline, write=False) as transaction:
             machine = transaction.get(MachineRecord, str(machine_id))
-            found = snapshots_of(transaction, str(machine_id))
+            found = moments.of_machine(transaction, str(machine_id))
         ordered: list[MachineSnapshotRecord] = []
         while fresh := [
             each
@@ -162,7 +182,7 @@ class SimRelocating:
                     return seen(existing(goal, machine_id))
             if machine.power not in {Power.RUNNING, Power.OFF}:
                 raise Refused(f"the machine is {machine.power}; only one that runs or is off moves")
-            if snapshots_of(source, machine.id):
+            if moments.of_machine(source, machine.id):
                 raise Unsupported(Capability.RELOCATE, "a simulated machine with snapshots stays where it is")
             moved = self._write(source, machine, (there, options), deadline)
             self._forget(source, machine)
@@ -222,11 +242,6 @@ class SimRelocating:
         source.tell(machine.id, None)
 
 
-def snapshots_of(transaction: Transaction, machine_id: str) -> list[MachineSnapshotRecord]:
-    """The whole-machine snapshots of a machine."""
-    return [each for each in transaction.all(MachineSnapshotRecord) if each.machine_id == machine_id]
-
-
 def _put(transaction: Transaction, machine: MachineRecord) -> None:
     transaction.put(machine)
     transaction.tell(machine.id, machine)
@@ -234,4 +249,4 @@ def _put(transaction: Transaction, machine: MachineRecord) -> None:
 
 def _told(made: MachineSnapshotRecord, machine: MachineRecord) -> MachineSnapshot:
     parent = None if made.parent_id is None else UUID(made.parent_id)
-    return MachineSnapshot(UUID(made.id), parent, made.memory, machine.snapshot_id == made.id)
+    return MachineSnapshot(UUID(made.id), parent, made.memory, machine.snapshot_id == made.id, made.quiesced)

@@ -34,6 +34,7 @@ from drivers.api import (
     Seed,
     Transient,
 )
+from drivers.sim import moments
 from drivers.sim.faults import conditions, is_deaf
 from drivers.sim.gate import Gate
 from drivers.sim.guest import counters
@@ -94,9 +95,8 @@ class SimMachines:
             for port_id, network_id in machine.nics.items():
                 transaction.release(f"port:{port_id}", machine.id)
                 transaction.release(f"network:{network_id}", machine.id)
-            for each in transaction.all(MachineSnapshotRecord):
-                if each.machine_id == machine.id:
-                    transaction.delete(MachineSnapshotRecord, each.id)
+            for each in moments.of_machine(transaction, machine.id):
+                transaction.delete(MachineSnapshotRecord, each.id)
             transaction.delete(MachineRecord, machine.id)
             transaction.delete(SeedRecord, machine.id)
             transaction.tell(machine.id, None)
@@ -135,7 +135,7 @@ class SimMachines:
             if volume_id in machine.disks or disk.device in machine.disks.values():
                 raise Refused(f"the machine has that volume or a disk called {disk.device} already")
             check_not_suspended(machine)
-            _check_no_snapshots(machine)
+            moments.check_none(transaction, machine.id)
             if machine.power != Power.OFF:
                 self._gate.need(Capability.VOLUME_HOT_ATTACH)
             _take_disk(transaction, machine.id, disk)
@@ -150,7 +150,7 @@ class SimMachines:
             if key not in machine.disks:
                 return seen(machine)
             check_not_suspended(machine)
-            _check_no_snapshots(machine)
+            moments.check_none(transaction, machine.id)
             running = machine.power == Power.RUNNING
             if running:
                 self._gate.need(Capability.VOLUME_HOT_ATTACH)
@@ -228,11 +228,6 @@ def check_not_suspended(machine: MachineRecord) -> None:
     """Raise Refused for a machine whose saved memory knows the devices that it has."""
     if machine.power == Power.SUSPENDED:
         raise Refused("the machine is suspended: its guest remembers the disks that it has")
-
-
-def _check_no_snapshots(machine: MachineRecord) -> None:
-    if machine.snapshot_id is not None:
-        raise Refused("the machine has snapshots; remove them first")
 
 
 def _told(transaction: Transaction, machine: MachineRecord) -> Machine:

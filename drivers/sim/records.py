@@ -56,12 +56,15 @@ class MachineRecord(Record):
 
 @dataclass(frozen=True, slots=True)
 class MachineSnapshotRecord(Record):
-    """A whole machine at one moment: the contents of its disks by volume; ``memory`` says whether it ran on."""
+    """A whole machine at one moment: the contents of its disks by volume; ``memory`` says whether it ran on,
+    ``quiesced`` whether its guest held still.
+    """
 
     machine_id: str
     parent_id: str | None
     memory: bool
     contents: dict[str, str]
+    quiesced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +156,8 @@ class TallyRecord(Record):
 class ConditionsRecord(Record):
     """The weather of a host: what the manual calls faults. Shared by every process that uses the host.
 
-    ``faults`` are ``{verb, when, error, reason, times, skip}``; ``deaf`` maps ``shutdown`` and ``detach`` to machine
-    ids (``*``: all) whose guest does not listen; ``down`` is the name of the error every call gets.
+    ``faults`` are ``{verb, when, error, reason, times, skip}``; ``deaf`` maps ``shutdown``, ``detach`` and ``quiesce``
+    to machine ids (``*``: all) whose guest does not listen; ``down`` is the name of the error every call gets.
     """
 
     KEY: ClassVar[str] = "host"

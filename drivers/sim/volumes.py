@@ -24,6 +24,7 @@ from drivers.api import (
     Volume,
     VolumeSpec,
 )
+from drivers.sim import moments
 from drivers.sim.faults import conditions
 from drivers.sim.gate import Gate
 from drivers.sim.power import tally
@@ -89,8 +90,8 @@ class SimVolumes:
             if size_bytes <= volume.size_bytes:
                 return seen(volume)
             holders = transaction.holders(f"volume:{volume.id}")
-            if any(has_snapshots(transaction, each) for each in holders):
-                raise Refused("the machine that holds the volume has snapshots; remove them first")
+            for each in holders:
+                moments.check_none(transaction, each)
             if any(runs(transaction, each) for each in holders):
                 self._gate.need(Capability.VOLUME_HOT_EXTEND)
             self.claim(transaction, size_bytes - volume.size_bytes)
@@ -200,12 +201,6 @@ def existing(transaction: Transaction, volume_id: UUID) -> VolumeRecord:
     if volume is None:
         raise Refused(f"the simulated host has no volume {volume_id}")
     return volume
-
-
-def has_snapshots(transaction: Transaction, machine_id: str) -> bool:
-    """Whether the machine has whole-machine snapshots."""
-    machine = transaction.get(MachineRecord, machine_id)
-    return machine is not None and machine.snapshot_id is not None
 
 
 def runs(transaction: Transaction, machine_id: str) -> bool:

@@ -12,6 +12,7 @@ from drivers.sim.records import (
     ForeignRecord,
     ImageRecord,
     MachineRecord,
+    MachineSnapshotRecord,
     NetworkRecord,
     PortRecord,
     SnapshotRecord,
@@ -33,6 +34,7 @@ class World:
     ports: dict[str, PortRecord]
     tally: TallyRecord
     foreign: dict[str, ForeignRecord] = field(default_factory=dict)
+    machine_snapshots: dict[str, MachineSnapshotRecord] = field(default_factory=dict)
 
     def without_images(self) -> World:
         """The same without base images, which a host may keep for the next machine."""
@@ -65,6 +67,7 @@ def world(transaction: Transaction) -> World:
         {each.id: each for each in transaction.all(PortRecord)},
         used,
         {each.id: each for each in transaction.all(ForeignRecord)},
+        {each.id: each for each in transaction.all(MachineSnapshotRecord)},
     )
 
 
