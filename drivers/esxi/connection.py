@@ -100,19 +100,21 @@ class EsxiConnection:
 
         facts = self._site.session.read(ask, deadline)
         self._site.probe(deadline)
-        return replace(facts, restriction=self._site.restriction)
+        at, shared = self._site.session.endpoint, self._site.options.shared
+        pool = None if shared is None else f"{at.host}:{at.port}/{shared}"
+        return replace(facts, restriction=self._site.restriction, pool=pool)
 
     @property
     def withheld(self) -> frozenset[Capability]:
         """See :class:`drivers.api.Restricted`: with a licence that only lets us look, all that is not looking."""
         return frozenset() if self._site.restriction is None else frozenset(Capability) - LOOKING
 
-    def snapshot(self, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
-        """See :meth:`drivers.api.Snapshots.snapshot`."""
     def open_console(self, machine_id: UUID, deadline: Deadline) -> socket:
         """See :meth:`drivers.api.GraphicalConsole.open_console`."""
         return self._screens.open_console(machine_id, deadline)
 
+    def snapshot(self, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
+        """See :meth:`drivers.api.Snapshots.snapshot`."""
         return self.volumes.snapshot(volume_id, snapshot_id, deadline)
 
     def remove_snapshot(self, snapshot_id: UUID, deadline: Deadline) -> None:

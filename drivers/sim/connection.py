@@ -23,6 +23,7 @@ from drivers.api import (
     HostConfig,
     HostFacts,
     MachineChanged,
+    Relocation,
     Watch,
 )
 from drivers.sim.adoption import SimAdoption
@@ -67,6 +68,7 @@ class SimConnection:
                 architecture="x86_64",
                 cpu_model="simulated",
                 accelerator="none: simulated",
+                pool=("memory" if options.folder is None else "file") if isinstance(self, Relocation) else None,
             )
 
     def close(self) -> None:
