@@ -11,7 +11,18 @@ from functools import cache
 from typing import Any
 
 from drivers.sim.records import ForeignRecord
-from gateway.compute import adoption, attachment, devices, migration, port_attachment, server, server_create, standstill
+from gateway.compute import (
+    adoption,
+    attachment,
+    devices,
+    migration,
+    port_attachment,
+    relocation,
+    resizing,
+    server,
+    server_create,
+    standstill,
+)
 from gateway.compute import flavor as flavors
 from gateway.compute import host as hosts
 from gateway.compute.host import Host, Hypervisor
@@ -304,3 +315,51 @@ def _devices(stage: Stage) -> None:
     made = stage.id(stage.done(server_create.create, _full(stage)))
     stage.done(server.stop, server.ServerStop(id=made))
     stage.order(devices.set_devices, devices.ServerDevicesSet(id=made, devices=Devices.VMWARE))
+
+
+def _neighbour(stage: Stage) -> str:
+    """A server with a port and volumes, and another host in its pool; both have its image and network anyway: that a
+    host lets go of these is the matter of other sagas. Its id.
+    """
+    made = stage.id(stage.done(server_create.create, _full(stage)))
+    for _ in range(2):
+        _on_host(stage)
+    stage.open_other()
+    _on_host(stage)
+    assert stage.other.snapshot_of_world().networks
+    return made
+
+
+@scenario("server.relocate")
+def _relocate(stage: Stage) -> None:
+    """Not live, so that each step has something to do."""
+    command = relocation.ServerRelocate(server_id=_neighbour(stage), live=False)
+    stage.order(relocation.relocate, command, subject=stage.root)
+
+
+def _resized(stage: Stage) -> str:
+    """A server that is asked to grow beyond what its host has room for, so that it goes to the other; its id."""
+    made = _neighbour(stage)
+    wanted = flavors.FlavorCreate(name="large", vcpus=3, ram_mib=768, disk_gib=4)
+    large = stage.id(stage.order(flavors.create, wanted, subject=CLOUD))
+    stage.order(resizing.resize, resizing.ServerResize(server_id=made, flavor_id=large))
+    return made
+
+
+@scenario("server.resize")
+def _resize(stage: Stage) -> None:
+    _resized(stage)
+
+
+@scenario("resize.confirm")
+def _resize_confirm(stage: Stage) -> None:
+    made = _resized(stage)
+    stage.world.work()
+    stage.order(resizing.confirm, resizing.ServerResizeConfirm(server_id=made))
+
+
+@scenario("resize.revert")
+def _resize_revert(stage: Stage) -> None:
+    made = _resized(stage)
+    stage.world.work()
+    stage.order(resizing.revert, resizing.ServerResizeRevert(server_id=made))
