@@ -219,4 +219,4 @@ def _digest(ticket: str) -> str:
 
 
 def _no_good() -> NotFound:
-    return NotFound("This ticket was used, is over, or never was. Ask for a new one.")
+    return NotFound("This ticket was used, is over, or never was.")

@@ -55,6 +55,13 @@ def for_playground(nonce: str) -> dict[str, str]:
     )
 
 
+def for_console() -> dict[str, str]:
+    """The headers of the console: its script and style sheet, the WebSocket of the same host, and ``data:`` pictures,
+    which noVNC makes of the guest's pointer and of screens that come as JPEG.
+    """
+    return _headers({"script-src": "'self'", "connect-src": "'self'", "style-src": "'self'", "img-src": "'self' data:"})
+
+
 def _headers(granted: Mapping[str, str]) -> dict[str, str]:
     policy = "; ".join(f"{directive} {sources}" for directive, sources in {**_CLOSED, **granted}.items())
     return {**_EVERYWHERE, "Content-Security-Policy": policy}

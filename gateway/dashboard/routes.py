@@ -37,6 +37,7 @@ def routes(
     served: list[BaseRoute] = [
         Route("/", pages.landing),
         Route("/playground", pages.playground),
+        Route("/console", pages.console),
         Route("/playground/assets/{name}", pages.file, name="dashboard-file"),
     ]
     if sdl is not None:
@@ -63,6 +64,7 @@ class _Pages:
         self._endpoint = endpoint
         self._assets = Assets()
         self._landing = Template((_PAGES / "landing.html").read_text(encoding="utf-8"))
+        self._console = Template((_PAGES / "console.html").read_text(encoding="utf-8"))
         self._playground = Template((_PAGES / "playground.html").read_text(encoding="utf-8"))
 
     def landing(self, request: Request) -> Response:
@@ -87,6 +89,16 @@ class _Pages:
         )
         # A kept page would repeat its nonce.
         return HTMLResponse(text, headers=policy.for_playground(nonce) | {"Cache-Control": "no-store"})
+
+    def console(self, request: Request) -> Response:
+        """A server's screen. The ticket is behind the address's `#`, which no browser sends: no secret comes here."""
+        text = self._console.substitute(
+            socket=f"{_root(request)}/console/socket",
+            style=self._address(request, "console.css"),
+            script=self._address(request, "console.js"),
+            logo=self._address(request, "logo.svg"),
+        )
+        return HTMLResponse(text, headers=policy.for_console() | {"Cache-Control": "no-store"})
 
     def file(self, request: Request) -> Response:
         asset = self._assets.find(request.path_params["name"])

@@ -66,7 +66,10 @@ class Visit:
     requests: list[str] = field(default_factory=list)
     socket_messages: list[str] = field(default_factory=list)
 
-    def watch(self, context: BrowserContext) -> None:
+    def watch(self, context: BrowserContext, *, read_sockets: bool = True) -> None:
+        """Report what the page does. ``read_sockets`` puts a WebSocket of Playwright's own in place of the browser's,
+        which noVNC does not take; without it sockets are seen, and not read.
+        """
         own = urlsplit(self.cloud.address).netloc
 
         def gate(route: Route) -> None:
@@ -93,8 +96,14 @@ class Visit:
 
         context.add_init_script(_REPORT_VIOLATIONS)
         context.route("**/*", gate)
-        context.route_web_socket(lambda url: urlsplit(url).netloc == own, socket_gate)
-        context.route_web_socket(lambda url: urlsplit(url).netloc != own, socket_stranger)
+        if read_sockets:
+            context.route_web_socket(lambda url: urlsplit(url).netloc == own, socket_gate)
+            context.route_web_socket(lambda url: urlsplit(url).netloc != own, socket_stranger)
+        else:
+            self.page.on(
+                "websocket",
+                lambda made: (self.requests if urlsplit(made.url).netloc == own else self.strangers).append(made.url),
+            )
         self.page.on("pageerror", lambda error: self.failures.append(f"page error: {error}"))
         self.page.on("console", self._hear)
 

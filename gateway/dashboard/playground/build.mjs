@@ -24,6 +24,7 @@ const WORKERS = {
 const PAGES = {
   nonce: "src/nonce.ts",
   playground: "src/main.tsx",
+  console: "src/console.ts",
   landing: "src/landing.css",
   logo: "src/logo.svg",
 };
@@ -45,6 +46,9 @@ const SHARED = {
   loader: { ".ttf": "file", ".graphql": "text", ".svg": "copy" },
   define: { "process.env.NODE_ENV": '"production"' },
 };
+
+// noVNC keeps the text of its licence, and that of a library inside it, one folder deeper.
+const NOTICE = /^((docs|vendor\/[^/]+)\/)?(licen[cs]e|notice|thirdparty)[^/]*$/i;
 
 async function bundleWorkers() {
   const result = await build({ ...SHARED, entryPoints: WORKERS, format: "iife", entryNames: "[name].worker-[hash]" });
@@ -75,8 +79,8 @@ async function notices(metafiles) {
   const parts = [];
   for (const folder of [...folders].sort()) {
     const { name, version, license } = JSON.parse(await readFile(join(HERE, folder, "package.json"), "utf8"));
-    const names = (await readdir(join(HERE, folder))).filter((file) => /^(licen[cs]e|notice|thirdparty)/i.test(file));
-    const texts = await Promise.all(names.sort().map((file) => readFile(join(HERE, folder, file), "utf8")));
+    const listed = (await readdir(join(HERE, folder), { recursive: true })).filter((file) => NOTICE.test(file));
+    const texts = await Promise.all(listed.sort().map((file) => readFile(join(HERE, folder, file), "utf8")));
     parts.push([`${name} ${version} (${license})`, ...texts.map((text) => text.trim())].join("\n\n"));
   }
   return parts.join(`\n\n${"-".repeat(80)}\n\n`) + "\n";
