@@ -85,15 +85,34 @@ class Database:
         except (OperationalError, InterfaceError, PoolTimeout) as error:
             raise _away(error) from error
 
+    def look(self, work: Callable[[Session], T]) -> T:
+        """Run ``work``, which only reads, in a session; once more when the connection it got turned out to be cut."""
+        try:
+            with self.read() as session:
+                return work(session)
+        except Unavailable as error:
+            if not _was_cut(error.__cause__):
+                raise
+        with self.read() as session:
+            return work(session)
+
     def value(self, statement: sa.Executable, parameters: dict[str, Any]) -> Any:
         """The first value that a Core statement finds, None when there is none: for looks at one column of one row, of
-        which a session would be most of the cost.
+        which a session would be most of the cost. Like :meth:`look`, it does not mind a connection that was cut.
         """
         try:
-            with self._read.connect() as connection:
-                return connection.execute(statement, parameters).scalar()
+            return self._value(statement, parameters)
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            if not _was_cut(error):
+                raise _away(error) from error
+        try:
+            return self._value(statement, parameters)
         except (OperationalError, InterfaceError, PoolTimeout) as error:
             raise _away(error) from error
+
+    def _value(self, statement: sa.Executable, parameters: dict[str, Any]) -> Any:
+        with self._read.connect() as connection:
+            return connection.execute(statement, parameters).scalar()
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -176,6 +195,11 @@ class _NoLock:
 def _away(error: Exception) -> Unavailable:
     log.warning("the database cannot be used", error=repr(error))
     return Unavailable("The database cannot be used right now. Nothing was changed; try again.")
+
+
+def _was_cut(error: BaseException | None) -> bool:
+    """Whether the database had ended the connection; SQLAlchemy then drops all that are older than this moment."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def _concurrent(error: Exception) -> bool:

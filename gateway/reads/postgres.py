@@ -57,14 +57,31 @@ class PostgresReader:
             self._loop, self._idle, self._room = loop, deque(), asyncio.Semaphore(_CONNECTIONS)
         values = [_text(value) for value in parameters]
         async with self._room:
-            connection = self._warm() or await self._connect(loop)
+            warm = self._warm()
+            connection = warm or await self._connect(loop)
             try:
                 result = await connection.run(text, values)
+            except NotRead:
+                connection.drop()
+                if warm is None or not connection.cut:
+                    raise
+                connection, result = await self._once_more(loop, text, values)
             except BaseException:
                 connection.drop()
                 raise
             self._idle.append(connection)
         return [result.get_value(0, number) for number in range(result.nfields)]
+
+    async def _once_more(
+        self, loop: asyncio.AbstractEventLoop, text: str, values: list[bytes | None]
+    ) -> tuple[Connection, PGresult]:
+        """On a new connection, after a kept one turned out to be cut: reading again does no harm."""
+        connection = await self._connect(loop)
+        try:
+            return connection, await connection.run(text, values)
+        except BaseException:
+            connection.drop()
+            raise
 
     def _warm(self) -> Connection | None:
         while self._idle:
@@ -110,6 +127,8 @@ class Connection:
         self._names: OrderedDict[str, bytes] = OrderedDict()
         self._count = 0
         self.lost = False
+        self.cut = False
+        """Whether the other side ended it."""
         loop.add_reader(self._socket, self._readable)
 
     async def run(self, text: str, values: list[bytes | None]) -> PGresult:
@@ -179,7 +198,7 @@ class Connection:
             self._waiting.set_result(self._result)
 
     def _failed(self, error: Exception) -> None:
-        self.lost = True
+        self.lost = self.cut = True
         self._unwatch()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(NotRead(str(error)))

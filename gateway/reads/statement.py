@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -42,11 +43,9 @@ from gateway.reads.tree import (
 from gateway.reads.words import PostgresWords, SqliteWords, Words
 
 Sql = Any
+Process = Callable[[Any], Any]
 PLACE = "place_in_page"
 """The column that numbers a page's rows; no table may have one of that name."""
-
-Take = Callable[[Sequence[Any], Sequence[Any]], Any]
-"""A parameter from the inputs and the subject's keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +53,12 @@ class Statement:
     """A compiled statement: one row, one text for each root."""
 
     text: str
-    parameters: tuple[Take, ...]
+    parameters: Parameters
     holes: Holes
 
-    def bound(self, inputs: Sequence[Any], keys: Sequence[Any]) -> list[Any]:
+    def bound(self, inputs: Sequence[Any], keys: Sequence[Any]) -> Sequence[Any]:
         """The parameters of one request."""
-        return [take(inputs, keys) for take in self.parameters]
+        return self.parameters.bound(inputs, keys)
 
 
 class Dialect:
@@ -82,30 +81,55 @@ def compiled(roots: Sequence[Root], subject: Subject, dialect: Dialect) -> State
     made = _Builder(dialect.words, subject, holes)
     columns = [made.root(root).label(f"r{number}") for number, root in enumerate(roots)]
     found = sa.select(*columns).compile(dialect=dialect.sql, compile_kwargs={"render_postcompile": True})
-    names = found.positiontup or []
     processors = found._bind_processors  # noqa: SLF001 - how SQLAlchemy itself binds; there is no public way
-    takes = tuple(_take(found.params[name], processors.get(name)) for name in names)
+    parameters = Parameters()
+    for name in found.positiontup or []:
+        parameters.add(found.params[name], processors.get(name))  # type: ignore[arg-type]  # only tuples have several
     text = str(found)
     holes.guarded = POISON in text
-    return Statement(text, takes, holes)
+    return Statement(text, parameters, holes)
 
 
-def _take(value: Any, process: Any) -> Take:
-    if isinstance(value, Slot):
-        index = value.index
-        return lambda _inputs, keys: keys[index]
-    if isinstance(value, Given):
-        number, part = value.number, value.part
-        if part is None and process is None:
-            return lambda inputs, _keys: inputs[number]
+class Parameters:
+    """A statement's parameters in their order. Each value that is needed is made once: of an input, or from the start;
+    the subject's keys stand before them, and where a parameter stands among all of these is looked up in one go.
+    """
 
-        def take(inputs: Sequence[Any], _keys: Sequence[Any]) -> Any:
-            found = inputs[number] if part is None else inputs[number][part]
-            return found if process is None else process(found)
+    def __init__(self) -> None:
+        self._places: list[tuple[bool, int]] = []
+        self._made: list[Callable[[Sequence[Any]], Any]] = []
+        self._numbers: dict[Any, int] = {}
 
-        return take
-    fixed = value if process is None else process(value)
-    return lambda _inputs, _keys: fixed
+    def add(self, value: Any, process: Process | None) -> None:
+        """One more parameter, by what the statement was built with."""
+        if isinstance(value, Slot):
+            self._places.append((True, value.index))
+            return
+        key = (value.number, value.part, process) if isinstance(value, Given) else (len(self._places),)
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._made)
+            self._made.append(_making(value, process))
+        self._places.append((False, number))
+
+    def bound(self, inputs: Sequence[Any], keys: Sequence[Any]) -> Sequence[Any]:
+        """The parameters of one request."""
+        made = [make(inputs) for make in self._made]
+        return [keys[number] if own else made[number] for own, number in self._places]
+
+
+def _making(value: Any, process: Process | None) -> Callable[[Sequence[Any]], Any]:
+    if not isinstance(value, Given):
+        fixed = value if process is None else process(value)
+        return lambda _inputs: fixed
+    number, part = value.number, value.part
+    if part is None:
+        if process is None:
+            return itemgetter(number)
+        return lambda inputs: process(inputs[number])
+    if process is None:
+        return lambda inputs: inputs[number][part]
+    return lambda inputs: process(inputs[number][part])
 
 
 class _Builder:

@@ -8,7 +8,8 @@ which role) and on nothing else; a test compiles every scope twice with other nu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from gateway.kernel.access import Role, Subject
@@ -16,6 +17,7 @@ from gateway.kernel.access import Role, Subject
 _ROLES = (Role.READER, Role.MEMBER, Role.MANAGER)
 _MOST_TENANTS = 64
 _FIRST = 1_000_003
+_MOST_KNOWN = 4096
 
 
 class Slot(int):
@@ -31,8 +33,7 @@ class Slot(int):
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """What of a subject decides the text of a statement. ``tenants`` counts them by role, rounded up."""
 
     admin: bool
@@ -87,3 +88,43 @@ def values(subject: Subject, shown: Shape) -> list[int | None]:
             found += keys
             found += keys[-1:] * (count - len(keys))
     return found
+
+
+class Who(NamedTuple):
+    """A subject as plans know it."""
+
+    subject: Subject
+    shape: Shape
+    values: Sequence[int | None]
+
+
+class Shapes:
+    """The shapes and keys of subjects that asked lately. All requests of one token carry the same roles."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Who] = {}
+
+    def of(self, subject: Subject) -> Who | None:
+        """Its shape and its keys by slot; None when it is in too many tenants for one statement."""
+        known = self._known.get(id(subject.roles))
+        if known is not None and _same(known.subject, subject):
+            return known
+        found = shape(subject)
+        if found is None:
+            return None
+        who = Who(subject, found, tuple(values(subject, found)))
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[id(subject.roles)] = who
+        return who
+
+
+def _same(known: Subject, subject: Subject) -> bool:
+    """Whether they differ in nothing that a plan depends on; roles are compared by identity: they are never changed."""
+    return (
+        known.roles is subject.roles
+        and known.user_id == subject.user_id
+        and known.admin is subject.admin
+        and known.session_id == subject.session_id
+        and known.api_key_id == subject.api_key_id
+    )

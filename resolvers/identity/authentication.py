@@ -6,27 +6,35 @@ The composition root gives ``Recogniser(db).authenticate`` to the transport, and
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from gateway.identity import authentication
 from gateway.identity.authentication import Recognition
+from gateway.identity.recognised import READ_EVERY_S, Recognised, confirm
 from gateway.kernel.access import Subject
 from gateway.kernel.db import Database
-from gateway.kernel.errors import Unauthenticated
+from gateway.kernel.errors import Unauthenticated, Unavailable
 from resolvers.kernel.context import on_thread
 from resolvers.transport.caller import Caller
 from resolvers.transport.once import Once
 
+_QUIET_READINGS = 8
+"""The mark is read so often after the last token was shown."""
+
 
 class Door:
-    """Where tokens are shown. A thread is only needed for one that was not shown within the last quarter second, and
-    one for all who show it in the same moment: thousands of sockets may be told of the same event.
+    """Where tokens are shown. A thread is only needed for one that is not remembered, and one for all who show it in
+    the same moment: thousands of sockets may be told of the same event. While tokens are shown, the mark of
+    :mod:`gateway.identity.recognised` is read in the background, so that nobody waits for it.
     """
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._looking: Once[Recognition] = Once(0)
+        self._watching: asyncio.Task[None] | None = None
 
     async def recognised(self, token: str) -> Recognition:
         """Whose token this is. Raises Unauthenticated."""
@@ -34,7 +42,20 @@ class Door:
         return known if known is not None else await self._looking.get(token, lambda: self._look(token))
 
     async def _look(self, token: str) -> Recognition:
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch())
         return await on_thread(lambda: authentication.authenticate(self._db, token))
+
+    async def _watch(self) -> None:
+        """Keep what is remembered good, until no token was shown for a while."""
+        memory: Recognised | None = self._db.provided("recognised")
+        quiet = 0
+        while memory is not None and quiet < _QUIET_READINGS:
+            quiet = 0 if memory.used else quiet + 1
+            memory.used = False
+            await asyncio.sleep(READ_EVERY_S)
+            with suppress(Unavailable):  # then nothing is relied on, and whoever comes is told
+                await asyncio.to_thread(confirm, self._db)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +88,7 @@ class Known:
     """The subject of the newest operation, as long as who it is was not looked up anew."""
 
     async def valid(self) -> bool:
-        """Whether the token still is recognised; a quarter second behind at most."""
+        """Whether the token still is recognised; asks no database while tokens are shown."""
         try:
             await self.door.recognised(self.token)
         except Unauthenticated:

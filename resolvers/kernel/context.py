@@ -59,13 +59,8 @@ class Context:
         return self.subject if self.refresh is None else await self.refresh()
 
     async def read(self, work: Callable[[Session], T]) -> T:
-        """Run ``work`` with a read session on a thread."""
-
-        def job() -> T:
-            with self.services.db.read() as session:
-                return work(session)
-
-        return await on_thread(job)
+        """Run ``work``, which only reads, with a read session on a thread."""
+        return await on_thread(lambda: self.services.db.look(work))
 
     async def write(self, work: Callable[[Session], T]) -> T:
         """Run ``work`` as one unit of work on a thread."""

@@ -28,7 +28,7 @@ from gateway.reads import subjects
 from gateway.reads.errors import NotAsPromised, NotRead, Unspelt
 from gateway.reads.reader import Reader as Connections
 from gateway.reads.statement import Dialect, Statement, compiled
-from gateway.reads.subjects import Shape
+from gateway.reads.subjects import Shape, Shapes
 from gateway.reads.tree import Root
 from resolvers.kernel import graph, nodes
 from resolvers.kernel.connections import Listing
@@ -66,6 +66,10 @@ class Plan:
         return self.statement.holes.filled(b"".join((*pieces, b"}")))
 
 
+Bound = tuple[Plan, Sequence[Any], bool]
+"""A plan, its statement's parameters for one request, and whether it is small."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outline:
     """What is known of an operation before any variable has a value."""
@@ -84,34 +88,38 @@ class Planner:
         self._core = self._tables.core
         self._connections = connections
         self._dialect = Dialect(on_sqlite=on_sqlite)
+        self._shapes = Shapes()
         self._plans: OrderedDict[Any, Plan | None] = OrderedDict()
 
     async def __call__(self, operation: Operation, variables: Mapping[str, Any], context: Context) -> bytes | None:
         """The JSON text of ``data``, or None: the executor is to answer."""
         try:
-            return await self._answer(operation, variables, context)
+            bound = self._bound(operation, variables, context)
+            if bound is None:
+                return None
+            plan, parameters, small = bound
+            return plan.data(await self._connections.read(plan.statement.text, parameters, small=small))
         except (Unplanned, Unspelt, NotRead, NotAsPromised, Refusal, Refusals) as reason:
             log.debug("answered by the executor", reason=repr(reason))
         except Exception:
             log.exception("a read plan failed; the executor answers")
         return None
 
-    async def _answer(self, operation: Operation, variables: Mapping[str, Any], context: Context) -> bytes | None:
+    def _bound(self, operation: Operation, variables: Mapping[str, Any], context: Context) -> Bound | None:
         subject = context.subject
-        shape = subjects.shape(subject)
-        if shape is None:
+        who = self._shapes.of(subject)
+        if who is None:
             return None
         outline = operation.memo.get("outline") or self._outline(operation)
-        plan = self._plan(operation, outline, variables, shape)
+        plan = self._plan(operation, outline, variables, who.shape)
         if plan is None:
             return None
         for need in plan.needs:
             check(subject, need)
         coerced = variables if plainly(variables, outline.plain) else self._coerced(operation, variables)
-        inputs = [make(coerced) for make in plan.inputs]
-        parameters = plan.statement.bound(inputs, subjects.values(subject, shape))
+        parameters = plan.statement.bound([make(coerced) for make in plan.inputs], who.values)
         small = plan.light and context.limits is not None and context.limits.cost <= _SMALL_COST
-        return plan.data(await self._connections.read(plan.statement.text, parameters, small=small))
+        return plan, parameters, small
 
     def close(self) -> None:
         """Drop all connections."""
@@ -127,10 +135,12 @@ class Planner:
         return found
 
     def _plan(self, operation: Operation, outline: Outline, variables: Mapping[str, Any], shape: Shape) -> Plan | None:
-        said = tuple(repr(variables[name]) if name in variables else None for name in outline.variables)
-        said += tuple(str(variables.get(name)).rpartition("_")[0] for name in outline.nouns)
-        given = tuple(value is None for name, value in variables.items()) if variables else ()
-        key = (outline.token, shape, said, tuple(variables), given)
+        said: Any = None
+        if outline.variables or outline.nouns:
+            said = tuple([repr(variables[name]) if name in variables else None for name in outline.variables])
+            said += tuple([str(variables.get(name)).rpartition("_")[0] for name in outline.nouns])
+        nulls = tuple([name for name, value in variables.items() if value is None]) if variables else None
+        key = (outline.token, shape, said, tuple(variables), nulls)
         try:
             plan = self._plans[key]
             self._plans.move_to_end(key)

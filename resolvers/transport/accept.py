@@ -34,13 +34,14 @@ class Accepted:
     event_stream: bool = False
 
 
-def accepted(header: str) -> Accepted:
+def accepted(header: bytes) -> Accepted:
     """The best of what the Accept header allows. Raises :class:`RequestRefused` (NOT_ACCEPTABLE)."""
     return _accepted(header[:_LARGEST_HEADER_CHARS])
 
 
 @lru_cache(maxsize=256)
-def _accepted(text: str) -> Accepted:
+def _accepted(header: bytes) -> Accepted:
+    text = header.decode("latin-1")
     if not text.strip():
         return Accepted(JSON)
     best: dict[str, float] = {}

@@ -98,5 +98,6 @@ class ByFuture:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on."""
-        chosen = self._coming() if _FUTURE.search(scope["query_string"]) else self._present
+        asked = scope["query_string"]
+        chosen = self._coming() if asked and _FUTURE.search(asked) else self._present
         await chosen(scope, receive, send)

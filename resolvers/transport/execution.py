@@ -16,6 +16,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, Final, cast
 
@@ -27,7 +28,7 @@ from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.types.execution import ExecutionContext
 from strawberry.types.graphql import OperationType as StrawberryOperationType
 
-from resolvers.transport.answers import Answer, presented, refused_answer
+from resolvers.transport.answers import Answer, encoded, presented, refused_answer
 from resolvers.transport.caller import Caller, ContextBuilder, Identity, OperationInfo
 from resolvers.transport.documents import Documents
 from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
@@ -55,7 +56,7 @@ class Ready:
     @property
     def extensions(self) -> dict[str, Any]:
         """What every response to it reports."""
-        return {"cost": {"requested": self.info.cost, "limit": self.info.cost_limit}}
+        return _extensions_of(self.info.cost, self.info.cost_limit)
 
 
 class Engine:
@@ -106,7 +107,7 @@ class Engine:
             if not charged:
                 await self._charge(identity, 1)
             raise
-        budget = await self._charge(identity, max(1, cost))
+        budget = None if self.settings.rate_limiter is None else await self._charge(identity, max(1, cost))
         info = OperationInfo(
             name=operation.name,
             kind=operation.kind,
@@ -159,19 +160,21 @@ class Engine:
         """Executes a query or mutation. Raises :class:`RequestRefused` when its first field is never reached."""
         try:
             async with asyncio.timeout(self.settings.operation_deadline_seconds) as deadline:
-                return await self._answer(ready)
+                return await self.unhurried(ready)
         except TimeoutError as error:
             if not deadline.expired():
                 raise refusal(error, ready.caller.request_id) from error
-            return self._timed_out(ready)
+            return self.timed_out(ready)
 
-    async def _answer(self, ready: Ready) -> Answer:
+    async def unhurried(self, ready: Ready) -> Answer:
+        """As :meth:`answer`, for a caller who cancels it at the deadline and then tells that it :meth:`timed_out`."""
         context = await self._built_context(ready)
         plan = self.settings.plan
         if plan is not None and ready.operation.kind is OperationType.QUERY:
             planned = await plan(ready.operation, ready.variables, context)
             if planned is not None:
-                return Answer(planned, executed=True, extensions=ready.extensions)
+                info = ready.info
+                return Answer(executed=True, ready=b'{"data":%s%s' % (planned, _cost_told(info.cost, info.cost_limit)))
         async with self._extensions(ready, context) as extended:
             executor = self._executor(ready, context, extended)
             result = cast("ExecutionResult", await _settled(executor.execute_operation()))
@@ -193,7 +196,7 @@ class Engine:
                     executor = self._executor(ready, context, extended)
                     source = await _settled(create_source_event_stream(executor))
             except TimeoutError:
-                yield self._timed_out(ready)
+                yield self.timed_out(ready)
                 return
             if isinstance(source, ExecutionResult):
                 yield await self._presented(ready, source, extended)
@@ -226,7 +229,7 @@ class Engine:
                     shared = await self._once.get(key, lambda: self._for_all(view, context, event))
                 return shared if shared is not None else await self._for_one(view, context, event)
         except TimeoutError:
-            return self._timed_out(view.ready)
+            return self.timed_out(view.ready)
 
     async def _for_one(self, view: View, context: Any, event: Any) -> Answer:
         each = view.executor.build_per_event_executor(event)
@@ -241,7 +244,8 @@ class Engine:
 
     async def _built_context(self, ready: Ready) -> Any:
         try:
-            return await _settled(self._context(ready.identity, ready.caller, ready.info))
+            made = self._context(ready.identity, ready.caller, ready.info)
+            return await made if isawaitable(made) else made
         except Exception as error:
             raise refusal(error, ready.caller.request_id) from error
 
@@ -296,7 +300,8 @@ class Engine:
             extensions={**own, **ready.extensions},
         )
 
-    def _timed_out(self, ready: Ready) -> Answer:
+    def timed_out(self, ready: Ready) -> Answer:
+        """What is told of an operation that took too long."""
         seconds = self.settings.operation_deadline_seconds
         message = f"The operation did not finish within {seconds:g} seconds."
         if ready.operation.kind is OperationType.MUTATION:
@@ -331,6 +336,16 @@ class Extended:
     runner: SchemaExtensionsRunner
     execution: ExecutionContext
     middleware: Any
+
+
+@lru_cache(maxsize=1024)
+def _cost_told(cost: int, limit: int) -> bytes:
+    """The end of a response without errors, behind its data."""
+    return b"," + encoded({"extensions": _extensions_of(cost, limit)})[1:]
+
+
+def _extensions_of(cost: int, limit: int) -> dict[str, Any]:
+    return {"cost": {"requested": cost, "limit": limit}}
 
 
 async def _settled(value: Any) -> Any:

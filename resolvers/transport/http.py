@@ -9,6 +9,7 @@ nothing to forge. GET runs queries. Batching, multipart and incremental delivery
 from __future__ import annotations
 
 import asyncio
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,11 +23,19 @@ from starlette.types import Receive, Scope, Send
 
 from resolvers.transport.accept import EVENT_STREAM, GRAPHQL_RESPONSE, JSON, Accepted, accepted
 from resolvers.transport.answers import Answer, refused_answer
-from resolvers.transport.caller import Authenticate, Caller, Identity, Transport, bearer_token, request_id_from
+from resolvers.transport.caller import (
+    Authenticate,
+    Caller,
+    Identity,
+    Transport,
+    bearer_token,
+    new_request_id,
+    request_id_from,
+)
 from resolvers.transport.errors import OF_THE_DOCUMENT, ErrorCode, RequestRefused, refusal
 from resolvers.transport.execution import Engine, Ready
-from resolvers.transport.lives import Watch
 from resolvers.transport.requests import GraphQLRequest, decoded, request_of
+from resolvers.transport.rounds import Rounds, Visit
 from resolvers.transport.sse import EventStreams
 
 ALLOW: Final = "GET, POST"
@@ -37,6 +46,14 @@ _COMPRESSED_FROM_BYTES: Final = 4096
 _COMPRESSED_ASIDE_FROM_BYTES: Final = 131_072
 _GZIP_WINDOW: Final = 31
 _REPEATED: Final = frozenset({b"accept", b"authorization"})
+_MEDIA: Final = {
+    each: (b"content-type", b"%s; charset=utf-8" % each.encode("latin-1"))
+    for each in (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)
+}
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
+_VARY: Final = (b"vary", b"Accept")
+_VARY_PACKED: Final = (b"vary", b"Accept, Accept-Encoding")
 _QUERY_PARAMETERS: Final = ("query", "variables", "operationName", "extensions", "documentId")
 
 
@@ -44,16 +61,21 @@ class ClientGone(Exception):  # noqa: N818 - an event, not an error
     """The client hung up before its request was complete."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exchange:
     """One HTTP request and the way to answer it."""
 
     scope: Scope
     receive: Receive
     send: Send
-    headers: Mapping[bytes, str]
+    headers: Mapping[bytes, bytes]
     request_id: str
     compressing: bool
+    visit: Visit
+
+    def header(self, name: bytes) -> str:
+        """A header's text; empty when it is not there."""
+        return self.headers.get(name, b"").decode("latin-1")
 
     async def respond(self, status: int, media: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Sends a whole response, packed where the client takes that and it pays.
@@ -61,22 +83,22 @@ class Exchange:
         Callers are known by a header that no foreign page can make a browser send, so lengths betray nothing.
         """
         raw = [
-            (b"content-type", b"%s; charset=utf-8" % media.encode("latin-1")),
+            _MEDIA[media],
             (b"x-request-id", self.request_id.encode("latin-1")),
-            (b"cache-control", b"no-store"),
-            (b"vary", b"Accept, Accept-Encoding" if self.compressing else b"Accept"),
-            (b"x-content-type-options", b"nosniff"),
+            _NO_STORE,
+            _VARY_PACKED if self.compressing else _VARY,
+            _NO_SNIFF,
         ]
         if (
             self.compressing
             and len(body) >= _COMPRESSED_FROM_BYTES
-            and "gzip" in self.headers.get(b"accept-encoding", "")
+            and b"gzip" in self.headers.get(b"accept-encoding", b"")
         ):
             body = _packed(body) if len(body) < _COMPRESSED_ASIDE_FROM_BYTES else await asyncio.to_thread(_packed, body)
             raw.append((b"content-encoding", b"gzip"))
         raw.append((b"content-length", b"%d" % len(body)))
-        for name, value in (headers or {}).items():
-            raw.append((name.encode("latin-1"), value.encode("latin-1")))
+        if headers:
+            raw += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
         await self.send({"type": "http.response.body", "body": body})
 
@@ -89,16 +111,19 @@ class GraphQLEndpoint:
         self._settings = engine.settings
         self._authenticate = authenticate
         self._streams = streams
+        self._rounds = Rounds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         headers = _headers(scope)
-        request_id = request_id_from(headers.get(b"x-request-id"))
-        exchange = Exchange(scope, receive, send, headers, request_id, self._settings.compression)
+        visit = self._rounds.enter(receive)
+        shown = headers.get(b"x-request-id")
+        request_id = new_request_id() if shown is None else request_id_from(shown.decode("latin-1"))
+        exchange = Exchange(scope, receive, send, headers, request_id, self._settings.compression, visit)
         media = Accepted(JSON)
         try:
             _check_method(scope["method"])
-            media = accepted(headers.get(b"accept", ""))
+            media = accepted(headers.get(b"accept", b""))
             await self._serve(exchange, media)
         except ClientGone:
             return
@@ -106,6 +131,8 @@ class GraphQLEndpoint:
             await self._refuse(exchange, media, refused)
         except Exception as error:  # noqa: BLE001 - the last line: a bug is masked, logged and still answered as JSON
             await self._refuse(exchange, media, refusal(error, exchange.request_id))
+        finally:
+            self._rounds.leave(visit)
 
     async def _serve(self, exchange: Exchange, media: Accepted) -> None:
         by_get = exchange.scope["method"] == "GET"
@@ -123,15 +150,21 @@ class GraphQLEndpoint:
         """The answer; a query whose client hangs up is cancelled, a mutation is finished."""
         if ready.operation.kind is OperationType.MUTATION:
             return await self._engine.answer(ready)
-        watch = Watch(exchange.receive)
+        visit = exchange.visit
+        visit.within(self._settings.operation_deadline_seconds, watched=True)
         try:
-            return await self._engine.answer(ready)
+            return await self._engine.unhurried(ready)
         except asyncio.CancelledError:
-            if not watch.gone:
-                raise
-            raise ClientGone from None
+            if visit.expired:
+                return self._engine.timed_out(ready)
+            if visit.gone:
+                raise ClientGone from None
+            raise
         finally:
-            await watch.end()
+            if visit.quiet:
+                visit.until, visit.watched = math.inf, False
+            else:
+                await visit.settle()
 
     async def _identity(self, caller: Caller) -> Identity:
         try:
@@ -189,31 +222,39 @@ class GraphQLEndpoint:
 
     async def _body(self, exchange: Exchange) -> bytes:
         limit, seconds = self._settings.body_size_max_bytes, self._settings.body_deadline_seconds
-        announced = exchange.headers.get(b"content-length", "")
-        if announced.isdecimal() and (len(announced) > 15 or int(announced) > limit):  # noqa: PLR2004 - digits of a petabyte
+        announced = exchange.headers.get(b"content-length", b"")
+        if announced.isdigit() and (len(announced) > 15 or int(announced) > limit):  # noqa: PLR2004 - digits of a petabyte
             raise _too_large(limit)
-        chunks: list[bytes] = []
-        size = 0
+        visit = exchange.visit
+        visit.within(seconds)
         try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    message = await exchange.receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    if size > limit:
-                        raise _too_large(limit)
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return b"".join(chunks)
-        except TimeoutError:
+            return await _whole(exchange.receive, limit)
+        except asyncio.CancelledError:
+            if not visit.expired:
+                raise
+            await visit.settle()
             raise RequestRefused(
                 ErrorCode.REQUEST_TIMEOUT,
                 f"The body did not arrive within {seconds:g} seconds.",
                 headers={"connection": "close"},
                 deadlineSeconds=seconds,
             ) from None
+
+
+async def _whole(receive: Receive, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return b"".join((*chunks, chunk)) if chunks else chunk
+        chunks.append(chunk)
 
 
 def _check_method(method: str) -> None:
@@ -223,14 +264,18 @@ def _check_method(method: str) -> None:
         )
 
 
-def _headers(scope: Scope) -> dict[bytes, str]:
+def _headers(scope: Scope) -> dict[bytes, bytes]:
     """The request's headers by name: the first of each, but for those that a client may repeat."""
-    found: dict[bytes, str] = {}
-    for name, value in scope["headers"]:
+    given = scope["headers"]
+    found: dict[bytes, bytes] = dict(given)
+    if len(found) == len(given):
+        return found
+    found = {}
+    for name, value in given:
         if name not in found:
-            found[name] = value.decode("latin-1")
+            found[name] = value
         elif name in _REPEATED:
-            found[name] += ", " + value.decode("latin-1")
+            found[name] += b", " + value
     return found
 
 
@@ -239,9 +284,9 @@ def _packed(body: bytes) -> bytes:
     return packing.compress(body) + packing.flush()
 
 
-def _check_content(headers: Mapping[bytes, str]) -> None:
-    encoding = headers.get(b"content-encoding", "identity").lower()
-    if encoding != "identity" or not _is_json_in_utf8(headers.get(b"content-type", "")[:_LARGEST_TYPE_CHARS]):
+def _check_content(headers: Mapping[bytes, bytes]) -> None:
+    encoding = headers.get(b"content-encoding", b"identity").lower()
+    if encoding != b"identity" or not _is_json_in_utf8(headers.get(b"content-type", b"")[:_LARGEST_TYPE_CHARS]):
         raise RequestRefused(
             ErrorCode.UNSUPPORTED_MEDIA_TYPE,
             "POST takes application/json in UTF-8, not compressed.",
@@ -250,10 +295,11 @@ def _check_content(headers: Mapping[bytes, str]) -> None:
 
 
 @lru_cache(maxsize=256)
-def _is_json_in_utf8(content_type: str) -> bool:
+def _is_json_in_utf8(content_type: bytes) -> bool:
+    text = content_type.decode("latin-1")
     parsed = Message()
-    parsed["content-type"] = content_type
-    named = content_type.partition(";")[0].strip().lower()
+    parsed["content-type"] = text
+    named = text.partition(";")[0].strip().lower()
     return named == JSON and parsed.get_content_charset("utf-8") in {"utf-8", "utf8"}
 
 
@@ -266,9 +312,9 @@ def _too_large(limit: int) -> RequestRefused:
 def _caller(exchange: Exchange, transport: Transport) -> Caller:
     client = exchange.scope.get("client")
     return Caller(
-        token=bearer_token(exchange.headers.get(b"authorization")),
+        token=bearer_token(exchange.header(b"authorization")) if b"authorization" in exchange.headers else None,
         ip=client[0] if client else None,
-        user_agent=exchange.headers.get(b"user-agent", "")[:512] or None,
+        user_agent=exchange.header(b"user-agent")[:512] or None,
         request_id=exchange.request_id,
         transport=transport,
     )

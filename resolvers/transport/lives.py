@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -21,7 +21,6 @@ from resolvers.transport.errors import ErrorCode, RequestRefused
 log = structlog.get_logger("stratograph.transport")
 
 _DOUBT_SECONDS: Final = 30.0
-_QUICK_SECONDS: Final = 0.02
 
 
 class Tally:
@@ -49,39 +48,6 @@ class Tally:
 
     def __len__(self) -> int:
         return self._held.total()
-
-
-class Watch:
-    """Cancels the task that made it when its HTTP client leaves; a request that is answered quickly is not watched."""
-
-    def __init__(self, receive: Receive) -> None:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("there is no task to cancel")
-        self.gone = False
-        self._task = task
-        self._receive = receive
-        self._watching: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(_QUICK_SECONDS, self._begin)
-
-    def _begin(self) -> None:
-        self._watching = asyncio.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        await disconnected(self._receive)
-        self.gone = True
-        self._task.cancel()
-
-    async def end(self) -> None:
-        """Watch no longer. To be awaited in any case; what it cancelled counts as not cancelled after it."""
-        self._timer.cancel()
-        if self._watching is None:
-            return
-        if self.gone:
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)  # the work may have ended in the same turn: then the cancellation comes here
-            self._task.uncancel()
-        await ended([self._watching])
 
 
 async def disconnected(receive: Receive) -> None:

@@ -36,19 +36,21 @@ def request_of(value: object) -> GraphQLRequest:
         raise _bad("Batching is off: the body must be one JSON object.")
     if not isinstance(value, dict):
         raise _bad("The body must be a JSON object.")
-    extensions = _member(value, "extensions", dict, "an object") or {}
+    extensions = _member(value, "extensions", dict, "an object")
     return GraphQLRequest(
-        query=_member(value, "query", str, "a string"),
-        variables=_member(value, "variables", dict, "an object") or {},
-        operation_name=_member(value, "operationName", str, "a string") or None,
-        document_id=_member(value, "documentId", str, "a string"),
-        persisted_hash=_persisted_hash(extensions),
+        _member(value, "query", str, "a string"),
+        _member(value, "variables", dict, "an object") or {},
+        _member(value, "operationName", str, "a string") or None,
+        _member(value, "documentId", str, "a string"),
+        _persisted_hash(extensions) if extensions else None,
     )
 
 
 def _member(value: Mapping[str, Any], name: str, kind: type[T], called: str) -> T | None:
     found = value.get(name)
-    if found is not None and not isinstance(found, kind):
+    if found is None:
+        return None
+    if not isinstance(found, kind):
         raise _bad(f"{name} must be {called} or null.")
     return found
 
@@ -72,7 +74,7 @@ def decoded(raw: bytes | str) -> object:
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
         value: object = _DECODER.decode(text)
-        if _SURROGATE_ESCAPE.search(text):
+        if "\\u" in text and _SURROGATE_ESCAPE.search(text):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise _bad("The body is not valid JSON in UTF-8.") from None
