@@ -118,9 +118,13 @@ def scope(subject: Subject) -> sa.ColumnElement[bool]:
     return within(col(Event.tenant_id), subject)
 
 
-def after(session: Session, cursor: Cursor, limit: int) -> Sequence[Event]:
-    """The next events of the log behind a cursor, oldest first, none that a slower transaction could still precede."""
+def after(session: Session, cursor: Cursor, limit: int, object_uid: UUID | None = None) -> Sequence[Event]:
+    """The next events of the log (of one object) behind a cursor, oldest first, none that a slower transaction could
+    still precede.
+    """
     statement = select(Event).where(sa.tuple_(col(Event.transaction), col(Event.id)) > sa.tuple_(*cursor))
+    if object_uid is not None:
+        statement = statement.where(col(Event.object_uid) == object_uid)
     statement = settled(session, statement)
     return session.exec(statement.order_by(col(Event.transaction), col(Event.id)).limit(limit)).all()
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
+from uuid import UUID
 
 import strawberry
 from pydantic import Field
+from sqlmodel import Session
 from strawberry.types import Info
 
 from gateway.jobs import event as events
 from gateway.jobs.event import Cursor
 from gateway.kernel import errors, ids
 from gateway.kernel import noun as nouns
-from gateway.kernel.access import Need
+from gateway.kernel.access import Need, Subject
 from gateway.kernel.command import AnyId, Command
 from gateway.kernel.noun import Noun
 from resolvers.kernel import inputs
 from resolvers.kernel.context import Context
 from resolvers.kernel.graph import Node, wrap
 from resolvers.kernel.roots import subscription
+from resolvers.kernel.typical import Typical
+from resolvers.transport.audience import Contexts, Tail
 
 
 @strawberry.type(description="One change of one object.")
@@ -34,6 +39,11 @@ class Event:
     def shared(self) -> Hashable:
         """Its name among all that is pushed: who asks alike is shown it alike."""
         return ("event", self.entry.cursor)
+
+    @property
+    def place(self) -> Cursor:
+        """How far somebody is who was told of it."""
+        return self.entry.cursor
 
     @strawberry.field(description="The place behind this event: give it as `after` to go on from here.")
     def cursor(self) -> str:
@@ -101,47 +111,131 @@ async def all_events(
     """The log, pushed."""
     context: Context = info.context
     wanted = inputs.command_of(EventFilter, filter) if filter else EventFilter()
-    cursor = Cursor.decode(after) if after is not None else None
     uid = ids.decode(wanted.object_id)[1] if wanted.object_id is not None else None  # type: ignore[attr-defined]  # parse answers with EventFilter
-    kinds = set(wanted.nouns) if wanted.nouns is not None else None  # type: ignore[attr-defined]  # parse answers with EventFilter
-    async for entry in context.services.feed.stream(cursor, uid):
-        if (kinds is None or entry.noun in kinds) and events.visible(await context.now(), entry):
+    kinds = frozenset(wanted.nouns) if wanted.nouns is not None else None  # type: ignore[attr-defined]  # parse answers with EventFilter
+    feed = context.services.feed
+    place = Cursor.decode(after) if after is not None else await feed.newest()
+    own = _alone(context)
+    while context.together:
+        end = await feed.newest()  # others may have come as far, though nothing that is wanted was on the way
+        async for entry in feed.past(place, uid):
+            place = entry.cursor
+            if await _told(entry, kinds, own):
+                yield Event(entry=entry)
+        place = max(place, end)
+        tail = Tail(("events", kinds, uid), place, partial(_live, feed, place, uid, kinds))
+        yield tail
+        place = tail.place
+    async for event in _live(feed, place, uid, kinds, own):
+        yield event
+
+
+async def _live(
+    feed: Any, after: Cursor, uid: UUID | None, kinds: frozenset[str] | None, contexts: Contexts
+) -> AsyncIterator[Event]:
+    """What happens behind a cursor, as those may know it in whose name ``contexts`` are."""
+    async for entry in feed.stream(after, uid):
+        if await _told(entry, kinds, contexts):
             yield Event(entry=entry)
 
 
-def pushed(row: Any, entry: events.Event) -> Any:
-    """A row as the event found it: who asks alike is shown it alike."""
+def _alone(context: Context) -> Contexts:
+    """For one subscriber: its own context, with the roles of this moment."""
+
+    async def now(within_s: float = 0.0) -> Context:
+        del within_s  # it costs nothing to be newer
+        context.subject = await context.now()
+        return context
+
+    return now
+
+
+DOUBT_S = 1.0
+"""Those who may not see an event are asked whether they may by now when they were not for so long."""
+
+
+async def _told(entry: events.Event, kinds: frozenset[str] | None, contexts: Contexts) -> bool:
+    if kinds is not None and entry.noun not in kinds:
+        return False
+    if not events.visible((await contexts(DOUBT_S)).subject, entry):
+        return False
+    return events.visible((await contexts()).subject, entry)
+
+
+def pushed(row: Any, name: Hashable) -> Any:
+    """A row as one event found it: who asks alike is shown it alike."""
     shown = wrap(row)
-    shown.shared = (entry.cursor, row.version)
+    shown.shared, shown.place = (row.uid, row.version, name), row.version
     return shown
 
 
-async def _look(context: Context, noun: Noun[Any], public_id: str) -> Any:
-    subject = context.subject
-    return await context.read(lambda session: noun.get(session, subject, public_id))
+def personal(noun: Noun[Any], subject: Subject) -> bool:
+    """Whether it depends on who somebody is, and not on roles alone, that they see a noun's rows."""
+    anybody = Typical.of(subject)
+    noun.scope(anybody)
+    return anybody.asked
 
 
-async def changes(info: Info, noun: Noun[Any], public_id: str, done: Any = None) -> AsyncIterator[Any]:
+Done = Callable[[Any], bool]
+
+
+async def changes(info: Info, noun: Noun[Any], public_id: str, done: Done | None = None) -> AsyncIterator[Any]:
     """An object now and after each change, until ``done(row)`` or it is gone. Raises NotFound for one that may not be
     seen.
     """
     context: Context = info.context
-    cursor = await context.read(events.newest)
-    row = await context.read(lambda session: noun.get(session, context.subject, public_id, "id"))
+    thing = _Thing(context.services.feed, noun, public_id, done)
+    cursor, row = await context.read(lambda session: thing.now(session, context.subject, "id"))
     yield wrap(row)  # as it is now, so for this subscriber alone
-    version = row.version
-    if done is not None and done(row):
-        return
-    async for entry in context.services.feed.stream(cursor, row.uid):
-        context.subject = await context.now()
+    version, own = row.version, _alone(context)
+    while context.together and not thing.is_done(row):
+        source = partial(thing.live, cursor, row.uid, version)
+        tail = Tail((noun.prefix, row.uid), version, source, personal=personal(noun, context.subject))
+        yield tail
+        version = tail.place
+        await own()
         try:
-            row = await context.services.feed.once.get(
-                (entry.cursor, context.viewer), partial(_look, context, noun, public_id)
-            )
+            cursor, row = await context.read(lambda session: thing.now(session, context.subject))
         except errors.NotFound:
             return
         if row.version > version:
             version = row.version
-            yield pushed(row, entry)
-            if done is not None and done(row):
+            yield pushed(row, cursor)
+    if not thing.is_done(row):
+        async for each in thing.live(cursor, row.uid, version, own):
+            yield each
+
+
+@dataclass(frozen=True, slots=True)
+class _Thing:
+    """One object that somebody follows."""
+
+    feed: Any
+    noun: Noun[Any]
+    public_id: str
+    done: Done | None
+
+    def now(self, session: Session, subject: Subject, *path: str) -> tuple[Cursor, Any]:
+        """A place in the log, and the object at that place or a little later. Raises NotFound."""
+        return events.newest(session), self.noun.get(session, subject, self.public_id, *path)
+
+    async def live(self, after: Cursor, uid: UUID, version: int, contexts: Contexts) -> AsyncIterator[Any]:
+        """Its changes behind a cursor and a version, as those see it in whose name ``contexts`` are."""
+        async for entry in self.feed.stream(after, uid):
+            context = await contexts()
+            try:
+                row = await context.read(partial(self._seen_by, context.subject))
+            except errors.NotFound:
                 return
+            if row.version > version:
+                version = row.version
+                yield pushed(row, entry.cursor)
+                if self.is_done(row):
+                    return
+
+    def is_done(self, row: Any) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.done is not None and self.done(row)
+
+    def _seen_by(self, subject: Subject, session: Session) -> Any:
+        return self.noun.get(session, subject, self.public_id)

@@ -20,6 +20,7 @@ from strawberry.dataloader import DataLoader
 from gateway.kernel.access import Subject
 from gateway.kernel.db import Database
 from gateway.kernel.noun import Noun
+from resolvers.kernel.typical import Typical
 
 T = TypeVar("T")
 
@@ -40,19 +41,37 @@ class Services:
 
 @dataclass(slots=True)
 class Context:
-    """``limits`` is what the transport found out about this operation (cost, rate)."""
+    """``limits`` is what the transport found out about this operation (cost, rate). ``together`` says that a stream may
+    hand its subscriber over to an audience (:class:`resolvers.transport.audience.Tail`).
+    """
 
     subject: Subject
     services: Services
     limits: Any = None
     refresh: Callable[[], Awaitable[Subject]] | None = None
     loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
+    together: bool = False
 
     @property
     def viewer(self) -> Hashable:
         """All of the subject that what it sees may depend on: equal viewers are shown the same."""
         who = self.subject
         return (who.user_id, who.session_id, who.api_key_id, who.admin, frozenset(who.roles.items()))
+
+    @property
+    def standing(self) -> Hashable:
+        """All of the subject that what it sees depends on, unless somebody in particular is meant."""
+        who = self.subject
+        return (who.signed_in, who.admin, frozenset(who.roles.items()))
+
+    def typical(self) -> Context:
+        """A context of anybody with this standing: what it shows is for all of them, unless it is ``personal``."""
+        return Context(subject=Typical.of(self.subject), services=self.services)
+
+    @property
+    def personal(self) -> bool:
+        """Whether a typical subject was asked who it is."""
+        return isinstance(self.subject, Typical) and self.subject.asked
 
     async def now(self) -> Subject:
         """The subject with the roles of this moment: for streams that outlive them."""

@@ -13,7 +13,6 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -22,7 +21,6 @@ from gateway.jobs import event as events
 from gateway.jobs.event import Cursor, Event
 from gateway.kernel.db import Database
 from resolvers.kernel.context import on_thread
-from resolvers.transport.once import Once
 
 BATCH = 500
 LOOK_EVERY_S = 0.1
@@ -57,8 +55,6 @@ class Feed:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self.once: Once[Any] = Once()
-        """What several subscribers read for the same event, read once."""
         self._all: set[Subscriber] = set()
         self._by_object: dict[UUID, set[Subscriber]] = defaultdict(set)
         self._wake = asyncio.Event()
@@ -86,15 +82,15 @@ class Feed:
         subscriber = self._subscribe(object_uid)
         try:
             if after is None:
-                after = await on_thread(self._newest)
+                after = await self.newest()
             last = after
-            async for event in self._catch_up(last, object_uid):
+            async for event in self.past(last, object_uid):
                 last = event.cursor
                 yield event
             while True:
                 if subscriber.overflown:
                     subscriber.overflown = False
-                    async for event in self._catch_up(last, object_uid):
+                    async for event in self.past(last, object_uid):
                         last = event.cursor
                         yield event
                 while subscriber.waiting:
@@ -107,6 +103,25 @@ class Feed:
                     await subscriber.ready.wait()
         finally:
             self._unsubscribe(subscriber)
+
+    async def newest(self) -> Cursor:
+        """The place behind all events so far."""
+
+        def read() -> Cursor:
+            with self._db.read() as session:
+                return events.newest(session)
+
+        return await on_thread(read)
+
+    async def past(self, cursor: Cursor, object_uid: UUID | None = None) -> AsyncIterator[Event]:
+        """What the log has behind a cursor, until there is no more."""
+        while True:
+            found = await on_thread(self._reader(cursor, object_uid))
+            for event in found:
+                yield event
+            if len(found) < BATCH:
+                return
+            cursor = found[-1].cursor
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -125,26 +140,12 @@ class Feed:
         if not mine:
             self._by_object.pop(subscriber.object_uid, None)
 
-    async def _catch_up(self, cursor: Cursor, object_uid: UUID | None) -> AsyncIterator[Event]:
-        while True:
-            found = await on_thread(self._reader(cursor))
-            for event in found:
-                if object_uid in (None, event.object_uid):
-                    yield event
-            if len(found) < BATCH:
-                return
-            cursor = found[-1].cursor
-
-    def _reader(self, cursor: Cursor) -> Callable[[], list[Event]]:
+    def _reader(self, cursor: Cursor, object_uid: UUID | None = None) -> Callable[[], list[Event]]:
         def read() -> list[Event]:
             with self._db.read() as session:
-                return list(events.after(session, cursor, BATCH))
+                return list(events.after(session, cursor, BATCH, object_uid))
 
         return read
-
-    def _newest(self) -> Cursor:
-        with self._db.read() as session:
-            return events.newest(session)
 
     def _committed(self) -> None:
         if self._loop is not None:
@@ -174,7 +175,7 @@ class Feed:
             self._cursor = None
             return
         if self._cursor is None:
-            self._cursor = await on_thread(self._newest)
+            self._cursor = await self.newest()
             # Those who came before this moment look at the log themselves for what they may have missed.
             for subscriber in [*self._all, *(each for some in self._by_object.values() for each in some)]:
                 subscriber.overflown = True

@@ -29,6 +29,7 @@ from strawberry.types.execution import ExecutionContext
 from strawberry.types.graphql import OperationType as StrawberryOperationType
 
 from resolvers.transport.answers import Answer, encoded, presented, refused_answer
+from resolvers.transport.audience import Audiences, Listener, Offer, Tail
 from resolvers.transport.caller import Caller, ContextBuilder, Identity, OperationInfo
 from resolvers.transport.documents import Documents
 from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
@@ -82,6 +83,7 @@ class Engine:
         )
         self._extended = bool(schema.get_extensions())
         self._once: Once[Answer | None] = Once()
+        self._audiences = Audiences()
 
     async def prepare(
         self,
@@ -180,8 +182,11 @@ class Engine:
             result = cast("ExecutionResult", await _settled(executor.execute_operation()))
         return await self._presented(ready, result, extended)
 
-    async def stream(self, ready: Ready) -> AsyncGenerator[Answer, None]:
+    async def stream(self, ready: Ready, offer: Offer | None = None) -> AsyncGenerator[Answer, None]:
         """Executes any operation as a stream of answers: one for a query or mutation, one per event of a subscription.
+
+        With ``offer`` a subscription that has caught up is told together with others who are told the same; what was
+        offered and taken is not in the stream then.
 
         Raises :class:`RequestRefused` before the first answer only. Closing the generator closes the event source.
         """
@@ -192,6 +197,8 @@ class Engine:
             try:
                 async with asyncio.timeout(self.settings.operation_deadline_seconds):
                     context = await self._built_context(ready)
+                    if offer is not None and not self._extended and hasattr(context, "together"):
+                        context.together = True
                     extended = await stack.enter_async_context(self._extensions(ready, context))
                     executor = self._executor(ready, context, extended)
                     source = await _settled(create_source_event_stream(executor))
@@ -203,21 +210,33 @@ class Engine:
                 return
             if hasattr(source, "aclose"):
                 await stack.enter_async_context(aclosing(source))
-            view = View(ready, executor, extended)
-            answers = await stack.enter_async_context(aclosing(self._events(view, source)))
+            view = View(self, ready, executor, extended)
+            answers = await stack.enter_async_context(aclosing(self._events(view, source, offer)))
             async for answer in answers:
                 yield answer
 
-    async def _events(self, view: View, source: AsyncIterable[Any]) -> AsyncGenerator[Answer, None]:
+    async def _events(
+        self, view: View, source: AsyncIterable[Any], offer: Offer | None
+    ) -> AsyncGenerator[Answer, None]:
         ready = view.ready
         try:
             async for event in source:
-                yield await self._event(view, event)
+                if not isinstance(event, Tail) or offer is None:
+                    yield await self._event(view, event)
+                elif await self._followed(view, event, offer):
+                    return
         except Exception as error:  # noqa: BLE001 - the source's failure is told like a field's, then the stream ends
             failed = error if isinstance(error, GraphQLError) else GraphQLError(str(error), original_error=error)
             yield Answer(
                 executed=True, errors=presented([failed], ready.caller.request_id), extensions=ready.extensions
             )
+
+    async def _followed(self, view: View, tail: Tail, offer: Offer) -> bool:
+        ready = view.ready
+        who = (ready.identity.key, ready.identity.expires_at)
+        return await self._audiences.follow(
+            tail, Listener(view, who, lambda: self._built_context(ready), offer, tail.place)
+        )
 
     async def _event(self, view: View, event: Any) -> Answer:
         try:
@@ -227,11 +246,12 @@ class Engine:
                 shared = None
                 if key is not None:
                     shared = await self._once.get(key, lambda: self._for_all(view, context, event))
-                return shared if shared is not None else await self._for_one(view, context, event)
+                return shared if shared is not None else await self.rendered(view, context, event)
         except TimeoutError:
             return self.timed_out(view.ready)
 
-    async def _for_one(self, view: View, context: Any, event: Any) -> Answer:
+    async def rendered(self, view: View, context: Any, event: Any) -> Answer:
+        """One event, as ``context`` sees it."""
         each = view.executor.build_per_event_executor(event)
         each.context_value = context
         result = await _settled(execute_subscription_event(each))
@@ -239,7 +259,7 @@ class Engine:
 
     async def _for_all(self, view: View, context: Any, event: Any) -> Answer | None:
         """What all who see the same get. None when it has errors: those carry the request id of each operation."""
-        answer = await self._for_one(view, context, event)
+        answer = await self.rendered(view, context, event)
         return None if answer.errors else Answer(executed=True, ready=answer.encoded())
 
     async def _built_context(self, ready: Ready) -> Any:
@@ -312,21 +332,39 @@ class Engine:
 
 
 class View:
-    """One subscription at work. Those whose texts, variables and contexts' ``viewer`` are equal see every event that
-    has a ``shared`` name alike, so it is rendered once for them.
+    """One subscription at work. Those whose ``shape`` (text, and variables but the root field's own) and contexts'
+    ``viewer`` are equal see every event that has a ``shared`` name alike, so it is rendered once for them.
     """
 
-    def __init__(self, ready: Ready, executor: Executor[Any], extended: Extended | None) -> None:
+    __slots__ = ("_engine", "executor", "extended", "personal", "ready", "shape")
+
+    def __init__(self, engine: Engine, ready: Ready, executor: Executor[Any], extended: Extended | None) -> None:
+        self._engine = engine
         self.ready = ready
         self.executor = executor
         self.extended = extended
+        self.personal = False
         operation = ready.operation
-        self._shape = (operation.text, operation.name, json.dumps(ready.variables, sort_keys=True, default=repr))
+        shown = {name: value for name, value in ready.variables.items() if name in operation.shown_by}
+        text = json.dumps(shown, sort_keys=True, default=repr)
+        self.shape = (operation.text, operation.name, text, ready.info.cost)
 
     def shared_as(self, context: Any, event: Any) -> Hashable | None:
         """The key of what others may get as well; None for what is rendered for this subscriber alone."""
         viewer, name = getattr(context, "viewer", None), getattr(event, "shared", None)
-        return None if viewer is None or name is None or self.extended is not None else (name, viewer, self._shape)
+        return None if viewer is None or name is None or self.extended is not None else (name, viewer, self.shape)
+
+    async def shown(self, item: Any, context: Any) -> bytes | None:
+        """The response for an audience; None when it has errors or is personal."""
+        try:
+            async with asyncio.timeout(self._engine.settings.operation_deadline_seconds):
+                answer = await self._engine.rendered(self, context, item)
+        except TimeoutError:
+            return None
+        if context.personal and not self.personal:
+            self.personal = True
+            return None
+        return None if answer.errors else answer.encoded()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -66,6 +66,20 @@ async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         if task.done() and not task.cancelled():
             task.exception()  # seen: asyncio must not report it as never retrieved
+
+
+def at_once(sending: Coroutine[Any, Any, None]) -> bool:
+    """Sends, if that can be done without waiting; whether it was. What would wait is given up before it has sent
+    anything, and a connection that failed is for the next who waits for it to tell.
+    """
+    try:
+        sending.send(None)
+    except StopIteration:
+        return True
+    except Exception:  # noqa: BLE001 - whoever sends the next in the ordinary way meets it again
+        return False
+    sending.close()
+    return False
 
 
 async def until_invalid(identity: Identity, poll_seconds: float) -> None:

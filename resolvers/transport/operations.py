@@ -13,16 +13,22 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from graphql import (
+    SKIP,
+    ArgumentNode,
     DocumentNode,
+    FieldNode,
     GraphQLError,
     GraphQLSchema,
     GraphQLSyntaxError,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
+    VariableNode,
+    Visitor,
     parse,
     specified_rules,
     validate,
+    visit,
 )
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
@@ -46,6 +52,41 @@ class Operation:
     text: str
     cost: CostModel
     memo: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shown_by(self) -> frozenset[str]:
+        """The variables that the shown may depend on: all but those that are only given to root fields, which say what
+        a subscription is told of (such as ``after``).
+        """
+        found: frozenset[str] | None = self.memo.get("shown_by")
+        if found is None:
+            seen = _Variables(self.node)
+            visit(self.document, seen)
+            found = self.memo["shown_by"] = frozenset(seen.names)
+        return found
+
+
+class _Variables(Visitor):
+    """Collects the variables that are used anywhere but in the arguments of an operation's own root fields."""
+
+    def __init__(self, operation: OperationDefinitionNode) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self._passed = {
+            id(argument)
+            for each in operation.selection_set.selections
+            if isinstance(each, FieldNode)
+            for argument in each.arguments or ()
+        }
+
+    def enter_variable_definition(self, *_: Any) -> Any:
+        return SKIP
+
+    def enter_argument(self, node: ArgumentNode, *_: Any) -> Any:
+        return SKIP if id(node) in self._passed else None
+
+    def enter_variable(self, node: VariableNode, *_: Any) -> None:
+        self.names.add(node.name.value)
 
 
 @dataclass(frozen=True, slots=True)

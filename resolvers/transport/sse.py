@@ -17,7 +17,7 @@ from starlette.types import Receive, Send
 from resolvers.transport.answers import Answer, refused_answer
 from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
 from resolvers.transport.execution import Engine, Ready
-from resolvers.transport.lives import Tally, disconnected, ended
+from resolvers.transport.lives import Tally, at_once, disconnected, ended
 from resolvers.transport.vigil import Bells, Vigil
 
 _COMPLETE: Final = b"event: complete\ndata: \n\n"
@@ -58,22 +58,25 @@ class EventStreams:
     async def tell(self, answer: Answer, request_id: str, send: Send) -> None:
         """A stream of one answer: how a refused document reaches a client that only reads streams."""
         await _begin(send, request_id)
-        await _next(send, answer)
+        await _next(send, answer.encoded())
         await send({"type": "http.response.body", "body": _COMPLETE, "more_body": False})
 
     async def _pump(self, ready: Ready, send: Send) -> None:
+        def offer(body: bytes) -> bool:
+            return at_once(_next(send, body))
+
         try:
-            async with aclosing(self._engine.stream(ready)) as answers:
+            async with aclosing(self._engine.stream(ready, offer)) as answers:
                 async for answer in answers:
-                    await _next(send, answer)
+                    await _next(send, answer.encoded())
         except Exception as error:  # noqa: BLE001 - the stream has begun: whatever happens is told inside it, masked
             request_id = ready.caller.request_id
-            await _next(send, refused_answer(refusal(error, request_id), request_id))
+            await _next(send, refused_answer(refusal(error, request_id), request_id).encoded())
         await _chunk(send, _COMPLETE)
 
     async def _tell_expired(self, ready: Ready, send: Send) -> None:
         refused = RequestRefused(ErrorCode.UNAUTHENTICATED, "The token expired or was revoked.")
-        await _next(send, refused_answer(refused, ready.caller.request_id))
+        await _next(send, refused_answer(refused, ready.caller.request_id).encoded())
 
     async def _pings(self, send: Send) -> None:
         while True:
@@ -93,8 +96,8 @@ async def _begin(send: Send, request_id: str) -> None:
     await _chunk(send, _PING)
 
 
-async def _next(send: Send, answer: Answer) -> None:
-    await _chunk(send, b"event: next\ndata: " + answer.encoded() + b"\n\n")
+async def _next(send: Send, body: bytes) -> None:
+    await _chunk(send, b"event: next\ndata: " + body + b"\n\n")
 
 
 async def _chunk(send: Send, body: bytes) -> None:

@@ -32,7 +32,7 @@ from resolvers.transport.caller import (
 )
 from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
 from resolvers.transport.execution import Engine
-from resolvers.transport.lives import Tally, ended
+from resolvers.transport.lives import Tally, at_once, ended
 from resolvers.transport.requests import decoded, request_of
 from resolvers.transport.vigil import Bells, Vigil, pulse
 
@@ -238,9 +238,13 @@ class Socket:
 
     async def _told(self, operation_id: str, payload: object, identity: Identity, caller: Caller) -> None:
         prefix = '{"id":' + json.dumps(operation_id) + ',"type":"next","payload":'
+
+        def offer(body: bytes) -> bool:
+            return at_once(self._websocket.send_text(prefix + body.decode("ascii") + "}"))
+
         try:
             ready = await self._engine.prepare(request_of(payload), identity, caller)
-            async with aclosing(self._engine.stream(ready)) as answers:
+            async with aclosing(self._engine.stream(ready, offer)) as answers:
                 async for answer in answers:
                     await self._websocket.send_text(prefix + answer.encoded().decode("ascii") + "}")
             self._forget(operation_id)
