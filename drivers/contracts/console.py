@@ -24,7 +24,7 @@ class ConsoleContract:
     def test_a_screen_is_shown_while_the_machine_runs(self, rig: Rig) -> None:
         driver = rig.driver
         if not isinstance(driver, api.GraphicalConsole):
-            assert not rig.has(Capability.GRAPHICAL_CONSOLE)
+            rig.lacking(Capability.GRAPHICAL_CONSOLE)
             return
         rig.need(Capability.GRAPHICAL_CONSOLE, Capability.MACHINES, Capability.VOLUMES)
         with refused(rig):
@@ -51,6 +51,7 @@ class ConsoleContract:
                     pass  # it ends
             with refused(rig):
                 driver.open_console(machine.id, rig.deadline)
+        rig.works(Capability.GRAPHICAL_CONSOLE)
 
     def test_a_screen_whose_deadline_passed_is_not_opened(self, rig: Rig) -> None:
         rig.need(Capability.GRAPHICAL_CONSOLE)
