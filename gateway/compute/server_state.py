@@ -90,6 +90,10 @@ class Action(StrEnum):
     """serverPause."""
     UNPAUSE = "UNPAUSE"
     """serverUnpause."""
+    ATTACH_PORT = "ATTACH_PORT"
+    """portAttach."""
+    DETACH_PORT = "DETACH_PORT"
+    """portDetach."""
     RESIZE = "RESIZE"
     """serverResize."""
     RESIZE_CONFIRM = "RESIZE_CONFIRM"
@@ -98,10 +102,6 @@ class Action(StrEnum):
     """serverResizeRevert."""
     RELOCATE = "RELOCATE"
     """serverRelocate."""
-    ATTACH_PORT = "ATTACH_PORT"
-    """portAttach."""
-    DETACH_PORT = "DETACH_PORT"
-    """portDetach."""
 
 
 _OBSERVED = {
