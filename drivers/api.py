@@ -37,6 +37,8 @@ from drivers.errors import HostAtFault as HostAtFault
 from drivers.errors import Refused as Refused
 from drivers.errors import Transient as Transient
 from drivers.errors import Unsupported as Unsupported
+from drivers.guest import GuestListening as GuestListening
+from drivers.guest import GuestSigns as GuestSigns
 from drivers.host import HostConfig as HostConfig
 from drivers.host import HostFacts as HostFacts
 from drivers.host import Restricted as Restricted
@@ -409,6 +411,7 @@ class Capability(StrEnum):
 
     CONSOLE_LOG = "CONSOLE_LOG"
     GRAPHICAL_CONSOLE = "GRAPHICAL_CONSOLE"
+    GUEST_SIGNS = "GUEST_SIGNS"
     VOLUME_SNAPSHOT = "VOLUME_SNAPSHOT"
     STATE_EVENTS = "STATE_EVENTS"
     ADOPTION = "ADOPTION"
@@ -434,6 +437,7 @@ class Capability(StrEnum):
 VERBS: Mapping[Capability, type] = {
     Capability.CONSOLE_LOG: ConsoleLog,
     Capability.GRAPHICAL_CONSOLE: GraphicalConsole,
+    Capability.GUEST_SIGNS: GuestListening,
     Capability.VOLUME_SNAPSHOT: Snapshots,
     Capability.STATE_EVENTS: Watching,
     Capability.ADOPTION: Adoption,

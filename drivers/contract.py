@@ -27,6 +27,7 @@ pytest.register_assert_rewrite("drivers.contracts")
 from drivers.contracts.adoption import AdoptionContract  # noqa: E402 - assertions are rewritten only in later imports
 from drivers.contracts.console import ConsoleContract  # noqa: E402 - as above
 from drivers.contracts.driver import DriverWideContract  # noqa: E402 - as above
+from drivers.contracts.guest import GuestContract  # noqa: E402 - as above
 from drivers.contracts.machinery import MachineryContract  # noqa: E402 - as above
 from drivers.contracts.machines import MachineContract  # noqa: E402 - as above
 from drivers.contracts.networks import NetworkContract  # noqa: E402 - as above
@@ -46,5 +47,6 @@ class DriverContract(
     NetworkContract,
     AdoptionContract,
     ConsoleContract,
+    GuestContract,
 ):
     """All that ``drivers/api.py`` promises. Needs a class-scoped fixture ``rig`` that yields a :class:`Rig`."""

@@ -43,6 +43,7 @@ DRIVER = DriverType(
     verbs=frozenset(
         {
             Capability.GRAPHICAL_CONSOLE,
+            Capability.GUEST_SIGNS,
             Capability.VOLUME_SNAPSHOT,
             Capability.STATE_EVENTS,
             Capability.ADOPTION,

@@ -18,6 +18,7 @@ from drivers.api import (
     DiskSource,
     ForeignMachine,
     ForeignPage,
+    GuestSigns,
     HostAtFault,
     HostConfig,
     HostFacts,
@@ -47,7 +48,7 @@ from drivers.esxi.volumes import EsxiVolumes
 from drivers.esxi.watching import EsxiWatch
 
 VCENTER = "VirtualCenter"
-LOOKING = frozenset({Capability.STATE_EVENTS, Capability.ADOPTION})
+LOOKING = frozenset({Capability.STATE_EVENTS, Capability.ADOPTION, Capability.GUEST_SIGNS})
 
 
 def connect(config: HostConfig, deadline: Deadline) -> EsxiConnection:
@@ -112,6 +113,10 @@ class EsxiConnection:
     def open_console(self, machine_id: UUID, deadline: Deadline) -> socket:
         """See :meth:`drivers.api.GraphicalConsole.open_console`."""
         return self._screens.open_console(machine_id, deadline)
+
+    def guest_signs(self, machine_id: UUID, deadline: Deadline) -> GuestSigns:
+        """See :meth:`drivers.api.GuestListening.guest_signs`."""
+        return self.machines.signs(machine_id, deadline)
 
     def snapshot(self, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
         """See :meth:`drivers.api.Snapshots.snapshot`."""

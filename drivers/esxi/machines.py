@@ -13,7 +13,18 @@ from uuid import UUID
 
 from pyVmomi import vim, vmodl
 
-from drivers.api import Deadline, DiskSpec, Machine, MachineSpec, Power, PowerAction, Refused, Sample, Transient
+from drivers.api import (
+    Deadline,
+    DiskSpec,
+    GuestSigns,
+    Machine,
+    MachineSpec,
+    Power,
+    PowerAction,
+    Refused,
+    Sample,
+    Transient,
+)
 from drivers.esxi import first_boot, hardware, holders, power, reading, rewinding, seed
 from drivers.esxi.first_boot import MACHINES, SEED_ISO
 from drivers.esxi.inventory import Inventory
@@ -94,6 +105,14 @@ class EsxiMachines:
         power.act(self.site, machine, action, deadline)
         first_boot.after(self.store, machine, machine_id, deadline)
         return self._seen(machine_id, deadline)
+
+    @verb
+    def signs(self, machine_id: UUID, deadline: Deadline) -> GuestSigns:
+        """See :meth:`drivers.api.GuestListening.guest_signs`: VMware's tools are the agent; the host leases nothing."""
+        machine, _ = self.must(machine_id, deadline)
+        found = self.site.look(lambda: reading.one(self.site.content, machine, reading.TOOLS), deadline)
+        runs = reading.POWERS.get(str(found.get("runtime.powerState"))) is Power.RUNNING
+        return GuestSigns(agent=runs and found.get("guest.toolsRunningStatus") == "guestToolsRunning")
 
     @verb
     def attach(self, machine_id: UUID, disk: DiskSpec, deadline: Deadline) -> Machine:

@@ -38,6 +38,8 @@ SHOWN = (
 )
 """What :func:`our_machine` is made of."""
 MACHINE = (*SHOWN, "snapshot")
+TOOLS = ("guest.toolsRunningStatus", "runtime.powerState")
+"""Whether VMware's tools answer in the guest; what was last said of them stays while it is off."""
 SAMPLE = ("runtime.bootTime", "summary.quickStats.guestMemoryUsage")
 HOST = (
     "name",

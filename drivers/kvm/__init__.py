@@ -47,6 +47,7 @@ DRIVER = DriverType(
         {
             Capability.CONSOLE_LOG,
             Capability.GRAPHICAL_CONSOLE,
+            Capability.GUEST_SIGNS,
             Capability.VOLUME_SNAPSHOT,
             Capability.STATE_EVENTS,
             Capability.DISK_TRANSPORT,

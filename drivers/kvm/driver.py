@@ -16,6 +16,7 @@ from drivers.api import (
     DiskSource,
     ForeignMachine,
     ForeignPage,
+    GuestSigns,
     HostConfig,
     HostFacts,
     Machine,
@@ -113,6 +114,10 @@ class KvmDriver:
     def open_console(self, machine_id: UUID, deadline: Deadline) -> socket:
         """Open a machine's screen."""
         return console.screen(self._link, machine_id, deadline)
+
+    def guest_signs(self, machine_id: UUID, deadline: Deadline) -> GuestSigns:
+        """What is heard of a machine's guest."""
+        return self._machines.signs(machine_id, deadline)
 
     def snapshot(self, volume_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Snapshot:
         """Make a point-in-time copy of a volume."""

@@ -23,6 +23,7 @@ from drivers.api import (
     Capability,
     Deadline,
     DiskSpec,
+    GuestSigns,
     Machine,
     MachineSnapshot,
     MachineSpec,
@@ -32,7 +33,7 @@ from drivers.api import (
     Sample,
     Transient,
 )
-from drivers.kvm import accelerator, disks, files, names, plugging, power, rewinding, seed, stats, xml
+from drivers.kvm import accelerator, disks, files, guests, names, plugging, power, rewinding, seed, stats, xml
 from drivers.kvm.errors import found, told
 from drivers.kvm.link import Link
 from drivers.kvm.names import PoolFile
@@ -142,6 +143,14 @@ class Domains:
                 raise Refused(f"there is no machine {machine_id} on this host")
             power.act(self._link, there[0], action, deadline)
             return self.seen(*there)
+
+    def signs(self, machine_id: UUID, deadline: Deadline) -> GuestSigns:
+        """What is heard of the machine's guest."""
+        with told(f"listening to the guest of machine {machine_id}"):
+            there = self._find(machine_id, deadline)
+            if there is None:
+                raise Refused(f"there is no machine {machine_id} on this host")
+            return guests.signs(self._link.open(deadline), there[0], deadline)
 
     def attach(self, machine_id: UUID, disk: DiskSpec, deadline: Deadline) -> Machine:
         """Plug a volume in."""

@@ -20,9 +20,12 @@ from drivers.api import (
     DiskFormat,
     Driver,
     DriverType,
+    GuestSigns,
     HostConfig,
     HostFacts,
     MachineChanged,
+    Power,
+    Refused,
     Relocation,
     Watch,
 )
@@ -110,6 +113,20 @@ class SimScreen(SimConnection):
         return open_screen(self.gate, machine_id, deadline)
 
 
+class SimListening(SimConnection):
+    """See :class:`drivers.api.GuestListening`."""
+
+    def guest_signs(self, machine_id: UUID, deadline: Deadline) -> GuestSigns:
+        """See :meth:`drivers.api.GuestListening.guest_signs`. Guests have an agent where the host's option says so."""
+        with self.gate.verb("guest_signs", deadline, write=False) as transaction:
+            machine = transaction.get(MachineRecord, str(machine_id))
+            if machine is None:
+                raise Refused(f"the simulated host has no machine {machine_id}")
+            up_ns = self.gate.now_ns(transaction) - (machine.on_since_ns or 0)
+        booted = machine.power == Power.RUNNING and up_ns >= self.gate.options.boot_ms * 1_000_000
+        return GuestSigns(agent=booted and self.gate.options.guest_agent)
+
+
 class SimWatching(SimConnection):
     """See :class:`drivers.api.Watching`."""
 
@@ -148,6 +165,7 @@ class SimMoving(SimRelocating, SimConnection):
 OPTIONAL: dict[Capability, type[SimConnection]] = {
     Capability.CONSOLE_LOG: SimConsole,
     Capability.GRAPHICAL_CONSOLE: SimScreen,
+    Capability.GUEST_SIGNS: SimListening,
     Capability.VOLUME_SNAPSHOT: SimSnapshotting,
     Capability.STATE_EVENTS: SimWatching,
     Capability.ADOPTION: SimAdopting,

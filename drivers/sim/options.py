@@ -25,6 +25,7 @@ KNOWN = frozenset(
         "ram_overcommit",
         "latency_ms",
         "boot_ms",
+        "guest_agent",
         "clock",
         "seed",
     }
@@ -46,6 +47,7 @@ class Options:
     ram_overcommit: float = 1.5
     latency_ms: tuple[tuple[str, float], ...] = ()
     boot_ms: int = 0
+    guest_agent: bool = False
     manual_ns: int | None = None
 
 
@@ -70,6 +72,7 @@ def parse(config: HostConfig) -> Options:
         ram_overcommit=_number(options, "ram_overcommit", 1.5),
         latency_ms=_latency(options.get("latency_ms", "")),
         boot_ms=_whole(options, "boot_ms", 0, 3_600_000, least=0),
+        guest_agent=_yes(options, "guest_agent"),
         manual_ns=_clock(options.get("clock", "system")),
     )
 
@@ -97,6 +100,13 @@ def _whole(options: dict[str, str], key: str, otherwise: int, most: int, least: 
     if not re.fullmatch(r"[0-9]{1,15}", text) or not least <= int(text) <= most:
         raise Refused(f"option {key!r} is a whole number from {least} to {most}, not {text!r}")
     return int(text)
+
+
+def _yes(options: dict[str, str], key: str) -> bool:
+    text = options.get(key, "no")
+    if text not in ("yes", "no"):
+        raise Refused(f"option {key!r} is 'yes' or 'no', not {text!r}")
+    return text == "yes"
 
 
 def _number(options: dict[str, str], key: str, otherwise: float) -> float:

@@ -17,6 +17,8 @@ from drivers.kvm.xml.common import NAMESPACE, OURS, E, Element, canonical, strin
 
 _TRANSLATION_CACHE_MIB = 32  # TCG: the default costs 40 MiB more a guest, 16 MiB makes a boot 40 % dearer
 _STATS_PERIOD_SECONDS = 10
+AGENT = "org.qemu.guest_agent.0"
+"""The channel on which a guest's agent answers, if the guest has one. libvirt makes its end on the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,7 @@ def _devices(plan: DomainPlan) -> Element:
     devices.extend(
         (
             E.serial(E.log(file=plan.console_path, append="on"), E.target(type="isa-serial", port="0"), type="pty"),
+            E.channel(E.target(type="virtio", name=AGENT), type="unix"),
             E.input(type="tablet", bus="usb"),
             # No port and no socket file: libvirtd hands the screen over (drivers.kvm.console), and nobody else can.
             E.graphics(E.listen(type="none"), type="vnc"),
