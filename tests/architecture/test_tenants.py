@@ -29,6 +29,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     made.alice.do("serverMigrate", "__typename", serverId=server, toHypervisor="KVM")  # there is no such host
     volume = made.alice.do("volumeCreate", "volume { id }", name="v", sizeGib=1)["volume"]["id"]
     world.work()
+    size = {"name": "large", "vcpus": 2, "ramMib": 768, "diskGib": 3}
+    large = world.admin.do("flavorCreate", "flavor { id }", **size)["flavor"]["id"]
+    made.do_and_work("serverResize", serverId=server, flavorId=large)
     made.do_and_work("volumeExtend", id=volume, sizeGib=2)
     made.do_and_work("snapshotCreate", volumeId=volume, name="n")
     group = made.alice.do("securityGroupCreate", "securityGroup { id }", name="web")["securityGroup"]["id"]

@@ -17,7 +17,7 @@ from sqlmodel import col, select
 
 from drivers.api import DriverError, HostAtFault, Refused, Transient
 from drivers.sim import DataCentre, data_centre
-from gateway.compute import attachment, server, server_create
+from gateway.compute import attachment, relocation, resizing, server, server_create
 from gateway.compute import flavor as flavors
 from gateway.compute import host as hosts
 from gateway.compute.server import Server
@@ -69,6 +69,7 @@ class Cloud:
     centres: list[DataCentre]
     parties: list[Party]
     flavor: str
+    flavors: list[str]
     story: list[str] = field(default_factory=list)
     told: Counter[str] = field(default_factory=Counter)
     runners: int = 0
@@ -86,8 +87,13 @@ class Cloud:
         world.work()
         size = flavors.FlavorCreate(name="small", vcpus=1, ram_mib=512, disk_gib=2)
         flavor = world.db.run(lambda session: flavors.create(session, CLOUD, size))
+        sizes = [
+            flavors.FlavorCreate(name=f"v{each}", vcpus=each, ram_mib=256 * each, disk_gib=each) for each in (2, 3)
+        ]
+        others = [world.db.run(lambda session, each=each: flavors.create(session, CLOUD, each)) for each in sizes]  # type: ignore[misc]  # mypy: default of a lambda
+        every = [noun.public(each) for each in (flavor, *others)]
         parties = [_party(world, number) for number in range(2)]
-        return cls(world, Random(seed), centres, parties, noun.public(flavor))  # noqa: S311 - chance, not secrets
+        return cls(world, Random(seed), centres, parties, every[0], every)  # noqa: S311 - chance, not secrets
 
     # ------------------------------------------------------------------------------------------ rows
 
@@ -143,6 +149,29 @@ class Cloud:
                 (server.reboot, server.ServerReboot(id=public, hard=True)),
             ))  # fmt: skip
             self.ask(function, command, self.owner(found))
+
+    def server_size(self) -> None:
+        """Another size is asked for, or what waits is decided."""
+        found = self.one(Server)
+        if found is None:
+            return
+        public, owner = noun.public(found), self.owner(found)
+        if found.resize_id is None:
+            wanted = self.chance.choice(self.flavors)
+            patience = self.chance.choice((0, 0, 1))
+            command = resizing.ServerResize(server_id=public, flavor_id=wanted, graceful_timeout_s=patience)
+            self.ask(resizing.resize, command, owner)
+        elif self.chance.random() < 0.5:
+            self.ask(resizing.confirm, resizing.ServerResizeConfirm(server_id=public), owner)
+        else:
+            self.ask(resizing.revert, resizing.ServerResizeRevert(server_id=public, graceful_timeout_s=0), owner)
+
+    def server_relocate(self) -> None:
+        found = self.one(Server)
+        if found is not None:
+            live = self.chance.random() < 0.5
+            command = relocation.ServerRelocate(server_id=noun.public(found), live=live, graceful_timeout_s=0)
+            self.ask(relocation.relocate, command)
 
     def server_delete(self) -> None:
         found = self.one(Server)
@@ -299,8 +328,9 @@ def _party(world: World, number: int) -> Party:
 
 
 MOVES = {
-    "server_create": 6, "server_change": 5, "server_delete": 3, "volume_create": 4, "volume_change": 10,
-    "snapshot_delete": 1, "network_change": 1, "job_cancel": 2, "job_retry": 2, "bell_heard": 16, "bell_lost": 4,
-    "swept": 6, "runner_dies": 5, "host_fails": 5, "host_goes": 1, "host_comes": 3, "time_passes": 10, "reconciled": 2,
+    "server_create": 6, "server_change": 5, "server_size": 6, "server_relocate": 3, "server_delete": 3,
+    "volume_create": 4, "volume_change": 10, "snapshot_delete": 1, "network_change": 1, "job_cancel": 2, "job_retry": 2,
+    "bell_heard": 16, "bell_lost": 4, "swept": 6, "runner_dies": 5, "host_fails": 5, "host_goes": 1, "host_comes": 3,
+    "time_passes": 10, "reconciled": 2,
 }  # fmt: skip
 """What may happen, and how often in proportion."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Any
 
+from gateway.compute import resizing
 from gateway.compute.host import Host
 from gateway.compute.migration import Migration
+from gateway.compute.resizing import Resize
 from gateway.compute.server import Server
 from gateway.identity.quota import Quota, Resource
 from gateway.jobs.job import LIVE, Job, Status
@@ -30,7 +33,7 @@ def check(cloud: Cloud) -> list[str]:
 
 
 def _claims(cloud: Cloud, unfinished: list[Job]) -> list[str]:
-    """A host's use is the sum of what servers, moves of servers, volumes and snapshots claim of it."""
+    """A host's use is the sum of what servers, their moves and sizes, volumes and snapshots claim of it."""
     used: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
 
     def claim(host_id: int | None, *amount: int) -> None:
@@ -43,12 +46,29 @@ def _claims(cloud: Cloud, unfinished: list[Job]) -> list[str]:
         claim(volume.host_id, 0, 0, volume.size_gib)
     for snapshot in cloud.rows(Snapshot):
         claim(snapshot.host_id, 0, 0, snapshot.size_gib)
+    for each in _held_beside(cloud, unfinished):
+        claim(*each)
+    return [line for host in cloud.rows(Host) for line in _host(host, used[host.id])]
+
+
+def _held_beside(cloud: Cloud, unfinished: list[Job]) -> Iterator[tuple[int | None, int, int, int]]:
+    """What is claimed (a host's key and the amounts) beside what servers and disks have there."""
     for move in cloud.rows(Migration):
-        claim(move.host_id, move.vcpus, move.ram_mib, move.disk_gib)
+        yield move.host_id, move.vcpus, move.ram_mib, move.disk_gib
+    for resize, server in _resizes(cloud):
+        for host_id, amount in resizing.held_of_hosts(resize, server):
+            yield host_id, amount.vcpus, amount.ram_mib, amount.disk_gib
     for job in unfinished:
         if job.kind == "volume.extend" and "claimed" in job.memory:
-            claim(job.memory["claimed"], 0, 0, job.arguments["more"])
-    return [line for host in cloud.rows(Host) for line in _host(host, used[host.id])]
+            yield job.memory["claimed"], 0, 0, job.arguments["more"]
+        if job.kind == "server.relocate" and "held" in job.memory:
+            yield tuple(job.memory["held"])
+
+
+def _resizes(cloud: Cloud) -> list[tuple[Resize, Server]]:
+    """What is under way or waits to be decided, with its server."""
+    found = {each.id: each for each in cloud.rows(Resize)}
+    return [(found[each.resize_id], each) for each in cloud.rows(Server) if each.resize_id is not None]
 
 
 def _host(host: Host, claimed: list[int]) -> list[str]:
@@ -71,6 +91,9 @@ def _quotas(cloud: Cloud, unfinished: list[Job]) -> list[str]:
             held[server.tenant_id, Resource.SERVERS] += 1
             held[server.tenant_id, Resource.VCPUS] += server.vcpus
             held[server.tenant_id, Resource.RAM_MIB] += server.ram_mib
+    for resize, server in _resizes(cloud):
+        for resource, amount in resizing.held_of_quota(resize, server).items():
+            held[server.tenant_id, resource] += amount
     for volume in cloud.rows(Volume):
         held[volume.tenant_id, Resource.VOLUMES] += 1
         held[volume.tenant_id, Resource.VOLUME_GIB] += volume.size_gib
