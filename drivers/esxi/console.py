@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake
 from websockets.http11 import Response
@@ -25,6 +25,7 @@ from websockets.uri import parse_uri
 
 from drivers.api import Capability, Deadline, HostAtFault, Power, Refused, Transient, Unsupported
 from drivers.esxi import nfc, reading
+from drivers.esxi.errors import driver_error
 from drivers.esxi.machines import EsxiMachines
 from drivers.esxi.site import Site, verb
 from drivers.esxi.webmks import Relay
@@ -52,10 +53,13 @@ class EsxiScreens:
             raise Refused("the machine does not run")
         try:
             ticket = self.site.look(lambda: machine.AcquireTicket(KIND), deadline)
-        except (vim.fault.InvalidState, vim.fault.InvalidPowerState) as error:
+        except vim.fault.InvalidState as error:
             raise Refused("the machine does not run", vendor_code=type(error).__name__) from error
-        except Unsupported as error:
-            raise Unsupported(Capability.GRAPHICAL_CONSOLE, error.reason) from error
+        except vmodl.MethodFault as error:
+            told = driver_error(error)
+            if isinstance(told, Unsupported):
+                raise Unsupported(Capability.GRAPHICAL_CONSOLE, "the host gives no tickets for consoles") from error
+            raise
         wire, protocol = _open(self.site, ticket, deadline)
         ours, theirs = socket.socketpair()
         relay = Relay(wire, protocol, ours)

@@ -45,16 +45,8 @@ class Gateway:
 
     def dial(self, ticket: str, *, origin: str | None = None, subprotocols: tuple[str, ...] = ("binary",)) -> Screen:
         """Open a console with that ticket."""
-        wire = connect(
-            f"ws://127.0.0.1:{self.port}/console/socket?ticket={ticket}",
-            additional_headers={"origin": origin} if origin is not None else {},
-            subprotocols=[Subprotocol(each) for each in subprotocols] or None,
-            max_size=None,
-            compression=None,
-            open_timeout=SECONDS,
-            legacy=True,
-        )
-        return Screen(wire)
+        address = f"ws://127.0.0.1:{self.port}/console/socket?ticket={ticket}"
+        return dial(address, origin=origin, subprotocols=subprotocols)
 
     def open(self, who: Client, server: str, **given: Any) -> Screen:
         """A new console of that server."""
@@ -115,6 +107,20 @@ class Screen:
                 pass
         assert self.wire.close_code is not None
         return self.wire.close_code, self.wire.close_reason or ""
+
+
+def dial(address: str, *, origin: str | None = None, subprotocols: tuple[str, ...] = ("binary",)) -> Screen:
+    """Open the console of an address."""
+    wire = connect(
+        address,
+        additional_headers={"origin": origin} if origin is not None else {},
+        subprotocols=[Subprotocol(each) for each in subprotocols] or None,
+        max_size=None,
+        compression=None,
+        open_timeout=SECONDS,
+        legacy=True,
+    )
+    return Screen(wire)
 
 
 @contextmanager

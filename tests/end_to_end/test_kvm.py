@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.client import Client, Problem
+from tests.compute.screens import Screen, dial
 from tests.end_to_end.kvm import NOTHING, Guest, Site, allow, make_group, make_guest, make_scene, site
 from tests.end_to_end.processes import PROGRAM, wait_for
 from tests.end_to_end.scene import NO_USE, Scene, use_of_hosts
@@ -53,7 +55,9 @@ def test_a_guest_from_its_image_to_nothing(at: Site, scene: Scene) -> None:
     _rebooted(guest)
     copy = _stored(guest, volume)
     _driven(guest)
+    screen = _seen(at, guest)
     _killed_behind_our_back(at, guest)
+    assert screen.end() == (1000, "The console is over")
 
     scene.act("serverDelete", id=guest.id)
     assert guest.shown is None
@@ -121,6 +125,26 @@ def _driven(guest: Guest) -> None:
     guest.scene.act("serverStart", id=guest.id)
     assert "boots=3 " in guest.says("READY", 3)
     assert guest.shell("cat /data/vdc/mine") == "kept\nrc=0\n"
+
+
+def _seen(at: Site, guest: Guest) -> Screen:
+    """Its screen through the gateway, by QEMU's own VNC server; no port of the host is open for it."""
+    screens = []
+    for client in (at.client, gone := at.cloud.gateways[0].client()):
+        made = client.do("consoleCreate", "websocketUrl protocol", serverId=guest.id)
+        assert made["protocol"] == "VNC"
+        screens.append(dial(made["websocketUrl"]))
+        assert dial(made["websocketUrl"]).end()[0] == 4404
+    for screen in screens:
+        width, height, title = screen.greet()
+        assert (width, height, title) == (720, 400, f"QEMU ({guest.domain})")
+        screen.wire.send(struct.pack(">BxHi", 2, 1, 0))  # raw pixels, please
+        screen.ask((0, 0, width, height))
+        assert len(set(screen.update())) > 1, "something stands there"
+    gone.do("sessionRevoke", "sessions { id }")
+    assert screens[1].end() == (4403, "You may not see it any more")
+    assert at.host.run(("ss", "-Hltn", "sport >= 5900 and sport < 6000")) == ""
+    return screens[0]
 
 
 def _killed_behind_our_back(at: Site, guest: Guest) -> None:
