@@ -18,8 +18,10 @@ from dramatiq import Worker
 
 import workers
 from gateway.jobs import job as jobs
+from gateway.jobs import worker as living
 from gateway.kernel.db import Database
 from gateway.kernel.settings import Settings
+from workers import shares
 from workers.bell import Doorbell, declare, open_broker
 from workers.compute import watch
 from workers.hypervisor import Hosts
@@ -59,6 +61,8 @@ class Plant:
         self.sweep.stop(seconds)
         watch.close_all()
         if self.worker is not None:
+            shares.leave(self.sweep.context.db, self.sweep.context.worker)
+        if self.worker is not None:
             self.worker.stop(timeout=int(seconds * 1000))
         self.hosts.close()
 
@@ -75,11 +79,12 @@ def start(db: Database, settings: Settings, *, work: bool = True) -> Plant:
     runner = Runner(db, hosts, name, settings=settings)
     declare(broker, runner.run)
     direct = Direct(runner.run, settings.worker_threads)
-    sweep = Sweep(Context(db, hosts, settings), bell, direct=direct, beat=runner.renew_leases, tell=runner.tell)
+    sweep = Sweep(Context(db, hosts, settings, name), bell, direct=direct, beat=runner.renew_leases, tell=runner.tell)
     worker = None
     if work:
         worker = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=100)
         worker.start()
+        shares.show(sweep.context)
         sweep.start()
     log.info("workers are ready", threads=settings.worker_threads if work else 0, broker=_kind(settings))
     return Plant(bell, hosts, runner, sweep, worker)
@@ -91,15 +96,16 @@ def runner_name(pid: int) -> str:
 
 
 def disown_the_dead(db: Database) -> None:
-    """Take the leases of this machine's processes that are no more: after a crash their jobs go on at once instead of
-    when the leases have ended.
+    """Take the leases and the share of hosts of this machine's processes that are no more: after a crash both go on at
+    once instead of when the leases have ended.
     """
     with db.read() as session:
-        held = jobs.holders(session)
+        held = {*jobs.holders(session), *living.known(session)}
     for name in held:
         pid = name.rpartition("-")[2]
         if pid.isdigit() and name == runner_name(int(pid)) and not _alive(int(pid)):
             taken = db.run(partial(jobs.disown, name=name))
+            shares.leave(db, name)
             log.info("leases of a dead process were taken", runner=name, jobs=taken)
 
 

@@ -25,16 +25,19 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a reconciler may use."""
+    """What a reconciler may use. ``worker`` is this worker's name among the living; empty for one that is alone."""
 
     db: Database
     hosts: Any
     settings: Any
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """``look`` runs every ``every_s`` seconds in each worker process; several at once must do no harm."""
+    """``look`` runs every ``every_s`` seconds in each worker process; several at once must do no harm. Hosts are shared
+    among the workers (workers/shares.py).
+    """
 
     name: str
     every_s: float

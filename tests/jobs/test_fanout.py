@@ -219,8 +219,8 @@ def test_all_who_follow_one_object_meet_wherever_they_began(scene: Scene) -> Non
             ears = [await opened(alice, asked, id=server, **{"from": each}) for each in (newest(), None, old)]
             assert (await ears[2].next())["data"]["events"]["kind"] == "server.changed"
             async with asyncio.timeout(30):
-                while [len(each) for each in opened.audiences.all] != [3]:  # type: ignore[attr-defined]  # see pushing
-                    await asyncio.sleep(0.01)  # noqa: ASYNC110 - no event tells of it
+                while [len(each) for each in opened.audiences.all] != [3]:  # type: ignore[attr-defined]  # noqa: ASYNC110 - put there by pushing; no event tells of it
+                    await asyncio.sleep(0.01)
             await following(ears, change(scene, server, "new"))
             assert [ear.offered for ear in ears] == [1, 1, 1]
             assert all(ear.silent for ear in ears)

@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 import structlog
@@ -23,8 +24,9 @@ from gateway.compute.server import Server
 from gateway.compute.server_state import STANDING, Observed
 from gateway.jobs import job as jobs
 from gateway.kernel.db import Database
+from workers import shares
 from workers.compute.machine import observed
-from workers.hypervisor import Address
+from workers.hypervisor import Address, Hosts
 from workers.reach import address_of, side_by_side
 from workers.sweep import Context, reconciler
 
@@ -52,9 +54,9 @@ _NEWS = sa.select(col(Server.id)).where(
 
 @reconciler("servers", every_s=15.0)
 def look(context: Context) -> None:
-    """List the machines of every host and record what differs from what is recorded."""
+    """List the machines of every host of ours and record what differs from what is recorded."""
     with context.db.read() as session:
-        found = session.exec(select(Host)).all()
+        found = shares.mine(context, session, select(Host))
         known = [(host.id, host.status, address_of(session, host)) for host in found]
     side_by_side(known, lambda each: _look_at(context, *each))
 
@@ -99,40 +101,49 @@ def _compare(db: Database, where: Address, machines: dict[UUID, Machine]) -> Non
 
 @dataclass(slots=True)
 class _Watches:
-    """The open streams of this process, by host."""
+    """The open streams of one worker, by host."""
 
     open: dict[int, tuple[Address, Watch]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-_watches = _Watches()
+_open: WeakKeyDictionary[Hosts, _Watches] = WeakKeyDictionary()
+"""By the connections that they go over."""
 
 
 @reconciler("watches", every_s=3.0)
 def watch(context: Context) -> None:
-    """Keep one stream of changes open to every host that answers and can push."""
+    """Keep one stream of changes open to every host of ours that answers and can push."""
+    watches = _open.setdefault(context.hosts, _Watches())
     with context.db.read() as session:
-        online = session.exec(select(Host).where(Host.status == HostStatus.ONLINE)).all()
+        online = shares.mine(context, session, select(Host).where(Host.status == HostStatus.ONLINE))
         wanted = {host.id: address_of(session, host) for host in online}
     context.hosts.trim(wanted)
-    with _watches.lock:
-        for host_id, (where, stream) in list(_watches.open.items()):
+    with watches.lock:
+        for host_id, (where, stream) in list(watches.open.items()):
             if wanted.get(host_id) != where or not stream.alive:
                 stream.close()
-                del _watches.open[host_id]
+                del watches.open[host_id]
         for host_id, where in wanted.items():
-            if host_id not in _watches.open:
+            if host_id not in watches.open:
                 begun = _begin(context, where)
                 if begun is not None:
-                    _watches.open[host_id] = (where, begun)
+                    watches.open[host_id] = (where, begun)
+
+
+def watched(hosts: Hosts) -> frozenset[int]:
+    """The hosts that a worker has a stream of changes from, by the worker's connections."""
+    watches = _open.get(hosts)
+    return frozenset(watches.open) if watches is not None else frozenset()
 
 
 def close_all() -> None:
     """End every stream of this process."""
-    with _watches.lock:
-        for _, stream in _watches.open.values():
-            stream.close()
-        _watches.open.clear()
+    for watches in list(_open.values()):
+        with watches.lock:
+            for _, stream in watches.open.values():
+                stream.close()
+            watches.open.clear()
 
 
 def _begin(context: Context, where: Address) -> Watch | None:

@@ -1,4 +1,4 @@
-"""Samples at work: one bulk call a host, by one worker at a time; and the forgetting of what is past its time."""
+"""Samples at work: one bulk call a host, by the worker that visits it; and the forgetting of what is past its time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from gateway.compute import console
 from gateway.compute.host import Host, HostStatus
 from gateway.compute.server import Server
 from gateway.integration import webhook
-from gateway.jobs import event, idempotency, turn
+from gateway.jobs import event, idempotency, turn, worker
 from gateway.kernel import clock
 from gateway.metering import sample
 from gateway.metering.sample import Reading
+from workers import shares
 from workers.hypervisor import Address
 from workers.reach import address_of, side_by_side
 from workers.sweep import Context, reconciler
@@ -32,10 +33,11 @@ log = structlog.get_logger(__name__)
 def look(context: Context) -> None:
     """Read every host's counters when it is time."""
     every = timedelta(seconds=context.settings.sample_every_s)
-    if not context.db.run(partial(turn.take, name="samples", every=every)):
+    name = worker.turn("samples", context.worker) if context.worker else "samples"
+    if not context.db.run(partial(turn.take, name=name, every=every)):
         return
     with context.db.read() as session:
-        online = session.exec(select(Host).where(Host.status == HostStatus.ONLINE)).all()
+        online = shares.mine(context, session, select(Host).where(Host.status == HostStatus.ONLINE))
         known = [(host.id, address_of(session, host)) for host in online]
     side_by_side(known, lambda each: _read(context, *each))
 

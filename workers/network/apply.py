@@ -31,6 +31,7 @@ from gateway.network import network as networks
 from gateway.network import subnet as subnets
 from gateway.network.network import Network, NetworkHost
 from gateway.network.port import Port
+from workers import shares
 from workers.hypervisor import Address
 from workers.network import network as network_work
 from workers.network import port as port_work
@@ -214,11 +215,13 @@ def look(context: Context) -> None:
     """Compare what hosts have with what is recorded, and have each network that differs applied by a job."""
     with context.db.read() as session:
         used = {*session.exec(select(NetworkHost.host_id)), *session.exec(select(Port.host_id).distinct())}
-        hosts = session.exec(
+        hosts = shares.mine(
+            context,
+            session,
             select(Host).where(
                 col(Host.id).in_(sorted(each for each in used if each)), Host.status == HostStatus.ONLINE
-            )
-        ).all()
+            ),
+        )
         known = [(host.id, address_of(session, host)) for host in hosts]
     repairs: dict[int, Repair] = defaultdict(Repair)
     for host_id, where in known:
