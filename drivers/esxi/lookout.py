@@ -123,8 +123,15 @@ class Lookout:
             self._thread.start()
         self._lock.notify_all()
 
+    def hurry(self) -> None:
+        """Interrupt a wait that does not fit what is wanted: one that began just after it was to be interrupted."""
+        with self._lock:
+            misfit = self._post is not None and self._post.watchers != tuple(self._watchers)
+        if misfit:
+            self._interrupt()
+
     def _interrupt(self) -> None:
-        """End a wait early, since what is wanted has changed."""
+        """End a wait early, since what is wanted has changed. A host that is not asked to wait yet does nothing."""
         with self._lock:
             post = self._post
         if post is not None:

@@ -19,6 +19,7 @@ from drivers.esxi import reading
 from drivers.esxi.errors import as_driver_errors
 from drivers.esxi.site import Site, reference
 
+HURRY_S = 0.2
 log = logging.getLogger(__name__)
 
 
@@ -40,9 +41,11 @@ class EsxiWatch:
             deadline.check("beginning to watch")
             site.look(site.session.check, deadline)
         site.lookout.watch(self)
-        if not self._begun.wait(deadline.remaining):
-            self.close()
-            raise Transient("the deadline passed while beginning to watch")
+        while not self._begun.wait(min(HURRY_S, deadline.remaining)):
+            if not deadline.remaining:
+                self.close()
+                raise Transient("the deadline passed while beginning to watch")
+            site.lookout.hurry()
         if not self.alive:
             raise Transient("the host cannot be watched now")
 

@@ -13,6 +13,7 @@ import pytest
 from drivers import api
 from drivers.api import Deadline, Driver, MachineChanged, Power, PowerAction, Watching
 from drivers.contracts.rig import wait_for
+from drivers.esxi.lookout import WAIT_S
 from drivers.esxi.session import Session
 from drivers.esxi.trust import endpoint
 from tests.drivers.esxi_host import MIB, SECONDS, config_of, connect, content_of, finished, machine_of, program_in
@@ -159,6 +160,18 @@ def test_two_watches_and_a_task_share_the_collector(sim: EsxSim, driver: Driver)
         wait_for(lambda: last_power(heard[1]) is Power.OFF, SECONDS, "the stop is told")
         assert len(heard[0]) == count
         watches[1].close()
+
+
+def test_a_watch_begins_although_the_wait_before_it_was_not_interrupted(sim: EsxSim, driver: Driver) -> None:
+    """A wait that begins just after its interruption lasts ten seconds: the interruption is sent again."""
+    assert isinstance(driver, Watching)
+    first = driver.watch(lambda _: None, Deadline(SECONDS))
+    sim.fault("CancelWaitForUpdates", "http")
+    second = driver.watch(lambda _: None, Deadline(WAIT_S * 0.8))
+    assert first.alive
+    assert second.alive
+    second.close()
+    first.close()
 
 
 def test_a_watch_ends_when_the_host_stays_away(program: Path) -> None:

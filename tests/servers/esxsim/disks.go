@@ -146,6 +146,7 @@ func machineCreated(m *simulator.Method, result types.AnyType) (types.AnyType, t
 	if _, fault := diskChanges(m.Body.(*types.CreateVM_Task).Config.DeviceChange, ref); fault != nil {
 		return nil, fault
 	}
+	settled(result)
 	return result, nil
 }
 

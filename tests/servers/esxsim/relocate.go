@@ -26,3 +26,24 @@ func relocated(m *simulator.Method, result types.AnyType) (types.AnyType, types.
 	}
 	return result, nil
 }
+
+// settled tells the collectors what the simulator sets on a machine without a word after it has put it into the
+// inventory: who looked in that moment would know it half for ever, as on no host.
+func settled(result types.AnyType) {
+	ref, _ := result.(types.ManagedObjectReference)
+	vm, ok := simulator.Map.Get(ref).(*simulator.VirtualMachine)
+	if !ok || vm.Config == nil {
+		return
+	}
+	simulator.Map.WithLock(vm, func() {
+		simulator.Map.Update(vm, []types.PropertyChange{
+			{Name: "config.instanceUuid", Val: vm.Config.InstanceUuid},
+			{Name: "config.extraConfig", Val: vm.Config.ExtraConfig},
+			{Name: "config.hardware.numCPU", Val: vm.Config.Hardware.NumCPU},
+			{Name: "config.hardware.memoryMB", Val: vm.Config.Hardware.MemoryMB},
+			{Name: "config.hardware.device", Val: vm.Config.Hardware.Device},
+			{Name: "runtime.connectionState", Val: vm.Runtime.ConnectionState},
+			{Name: "runtime.host", Val: *vm.Runtime.Host},
+		})
+	})
+}
