@@ -32,7 +32,7 @@ from gateway.identity.session import Session as SignIn
 from gateway.identity.user import User
 from gateway.kernel import clock, row
 from gateway.kernel.access import Role, Subject
-from gateway.kernel.command import AnyId, Command
+from gateway.kernel.command import AnyId, Retryable
 from gateway.kernel.errors import InvalidState, NotFound, RateLimited
 from gateway.kernel.row import Row
 
@@ -75,10 +75,10 @@ class Console(Row, table=True):
     opened_at: datetime | None = None
 
 
-class ConsoleCreate(Command):
+class ServerConsoleCreate(Retryable):
     """The server whose screen to open."""
 
-    server_id: AnyId = Field(description="The server; it has to run.")
+    id: AnyId = Field(description="The server; it has to run.")
     origin: str | None = Field(
         default=None, max_length=255,
         description="The only web origin that may open it, such as https://cloud.example; by default any that may use "
@@ -105,15 +105,15 @@ class Opened:
     server: Server
 
 
-def create(session: Session, subject: Subject, command: ConsoleCreate) -> dict[str, Any]:
+def create(session: Session, subject: Subject, command: ServerConsoleCreate) -> dict[str, Any]:
     """A ticket for a server's screen. Raises NotFound, Forbidden, InvalidState, Unsupported, RateLimited."""
-    server = servers.reach(session, subject, command.server_id, "serverId")
+    server = servers.reach(session, subject, command.id)
     if server.status not in SHOWN or server.host_id is None or server.hypervisor is None:
         raise InvalidState(
-            f"The server is {server.status.value}: there is no screen to show.", path=("serverId",),
+            f"The server is {server.status.value}: there is no screen to show.", path=("id",),
             current=server.status.value, allowed=[each.value for each in SHOWN],
         )  # fmt: skip
-    check_host(session, server, "GRAPHICAL_CONSOLE", "serverId")
+    check_host(session, server, "GRAPHICAL_CONSOLE", "id")
     now = clock.now(session)
     _bound(session, subject, now)
     ticket = secrets.token_urlsafe(_TICKET_BYTES)

@@ -9,7 +9,7 @@ from gateway.kernel.access import Need
 from resolvers.kernel.roots import mutation
 
 mutation(
-    "consoleCreate", console.create, console.ConsoleCreate, Need.MEMBER,
+    "serverConsoleCreate", console.create, console.ServerConsoleCreate, Need.MEMBER,
     "Get an address that shows a server's screen, once and within a minute.",
     payload={
         "url": (str, "A page for a browser; it opens once. Told this once."),
@@ -18,5 +18,5 @@ mutation(
         "expires_at": (datetime, "Until when one of the two has to be opened."),
         "server": (server.NOUN, "The server."),
     },
-    secret=frozenset({"url", "websocket_url"}),
+    secret=frozenset({"url", "websocket_url", "protocol", "expires_at"}),
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -56,6 +57,7 @@ def test_a_servers_life(signed_in: Terminal, client: Client, scene: Scene, tmp_p
     signed_in.ok("server", "start", "web", *here, "--wait")
     signed_in.ok("server", "reboot", "web", "--hard", *here, "--wait")
     assert "[simulated]" in signed_in.ok("server", "console-log", "web", *here, "--lines", "50").out
+    assert re.fullmatch(r"http://\S+/console#[A-Za-z0-9_-]{43}\n", signed_in.ok("server", "console", "web", *here).out)
 
     followed = signed_in.ok("server", "delete", "web", *here, "--wait", *TIMEOUT)
     assert followed.err.splitlines()[-1] == "server.delete SUCCEEDED"

@@ -39,7 +39,7 @@ class Gateway:
 
     def ticket(self, who: Client, server: str, **given: Any) -> str:
         """A new ticket."""
-        made = who.do("consoleCreate", CREATE, serverId=server, **given)
+        made = who.do("serverConsoleCreate", CREATE, id=server, **given)
         address: str = made["websocketUrl"]
         return address.partition("?ticket=")[2]
 

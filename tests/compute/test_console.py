@@ -26,7 +26,7 @@ from gateway.kernel import clock
 from gateway.kernel.access import Role, Subject
 from resolvers.compute import console_route
 from tests.compute.scene import Scene
-from tests.compute.screens import Gateway, Screen, serving
+from tests.compute.screens import CREATE, Gateway, Screen, serving
 from tests.servers.daemon import wait_until
 from tests.world import Client, World
 
@@ -48,7 +48,7 @@ def gateway(scene: Scene) -> Iterator[Gateway]:
 
 def test_a_screen_is_shown_and_takes_keys(scene: Scene, gateway: Gateway) -> None:
     server = scene.server()
-    made = scene.alice.do("consoleCreate", "url websocketUrl protocol expiresAt server { id }", serverId=server)
+    made = scene.alice.do("serverConsoleCreate", CREATE, id=server)
     ticket = made["url"].partition("/console#")[2]
     assert made["websocketUrl"] == f"ws://127.0.0.1:8080/console/socket?ticket={ticket}"
     assert (made["protocol"], made["server"]) == ("VNC", {"id": server})
@@ -72,15 +72,24 @@ def test_a_screen_is_shown_and_takes_keys(scene: Scene, gateway: Gateway) -> Non
 
 def test_a_ticket_is_kept_as_a_hash_and_told_once(scene: Scene) -> None:
     server = scene.server()
-    made = scene.alice.do("consoleCreate", "websocketUrl expiresAt", serverId=server)
+    made = scene.alice.do("serverConsoleCreate", "websocketUrl expiresAt", id=server)
     ticket = made["websocketUrl"].partition("?ticket=")[2]
     with scene.world.db.read() as session:
         kept = session.exec(select(Console)).one()
-        (record,) = session.exec(select(AuditRecord).where(AuditRecord.operation == "consoleCreate"))
+        (record,) = session.exec(select(AuditRecord).where(AuditRecord.operation == "serverConsoleCreate"))
     assert ticket not in repr(kept.model_dump())
     assert kept.expires_at - kept.created_at <= console.TICKET_LASTS
     assert (record.tenant_id, record.objects, record.result) == (scene.tenant_row.id, [server], "OK")
     assert ticket not in repr(record.model_dump())
+
+
+def test_the_same_key_tells_no_address_twice(scene: Scene) -> None:
+    server = scene.server()
+    asked = {"id": server, "idempotencyKey": "screen-of-web"}
+    first, second = (scene.alice.do("serverConsoleCreate", CREATE, **asked) for _ in range(2))
+    assert first["url"] is not None
+    assert second == {**dict.fromkeys(first), "server": {"id": server}, "userErrors": []}
+    assert consoles(scene) == 1
 
 
 def test_a_ticket_opens_once(scene: Scene, gateway: Gateway) -> None:
@@ -136,7 +145,7 @@ def test_a_page_of_another_origin_opens_nothing(scene: Scene, gateway: Gateway) 
     bound = gateway.ticket(scene.alice, server, origin=own.upper().replace("HTTP", "http"))
     assert gateway.dial(bound, origin=own).greet()[0] == WIDTH
     for wrong in ("cloud.example", "https://", "https://a/b", "ftp://a", "https://a b"):
-        assert scene.alice.refused("consoleCreate", serverId=server, origin=wrong) == [("INVALID", ["origin"])]
+        assert scene.alice.refused("serverConsoleCreate", id=server, origin=wrong) == [("INVALID", ["origin"])]
 
 
 def test_only_binary_messages_of_a_bounded_size(scene: Scene, gateway: Gateway) -> None:
@@ -175,9 +184,9 @@ def test_readers_strangers_and_nobody_get_no_ticket(scene: Scene) -> None:
     reader = scene.world.member(scene.tenant_row, Role.READER)
     stranger = scene.world.member(scene.world.tenant(), Role.MANAGER)
     rows = scene.rows()
-    assert reader.refused("consoleCreate", serverId=server) == [("FORBIDDEN", None)]
-    assert stranger.refused("consoleCreate", serverId=server) == [("NOT_FOUND", ["serverId"])]
-    asked = 'mutation { consoleCreate(input: {serverId: "x"}) { url } }'
+    assert reader.refused("serverConsoleCreate", id=server) == [("FORBIDDEN", None)]
+    assert stranger.refused("serverConsoleCreate", id=server) == [("NOT_FOUND", ["id"])]
+    asked = 'mutation { serverConsoleCreate(input: {id: "x"}) { url } }'
     assert scene.world.nobody.run(asked).codes == ["UNAUTHENTICATED"]
     assert scene.rows() == rows
     assert rows["console"] == before["console"] == 0
@@ -186,15 +195,15 @@ def test_readers_strangers_and_nobody_get_no_ticket(scene: Scene) -> None:
 def test_a_server_that_does_not_run_has_no_screen(scene: Scene) -> None:
     server = scene.server()
     scene.do_and_work("serverPause", id=server)
-    scene.alice.do("consoleCreate", "url", serverId=server)
+    scene.alice.do("serverConsoleCreate", "url", id=server)
     scene.do_and_work("serverStop", id=server, gracefulTimeoutS=0)
     asked = "__typename userErrors { code path ... on InvalidState { current allowed } }"
     found = scene.alice.ok(
-        f"mutation($s: ID!) {{ consoleCreate(input: {{serverId: $s}}) {{ url {asked} }} }}", s=server
-    )["consoleCreate"]
+        f"mutation($s: ID!) {{ serverConsoleCreate(input: {{id: $s}}) {{ url {asked} }} }}", s=server
+    )["serverConsoleCreate"]
     assert found["url"] is None
     assert found["userErrors"] == [
-        {"code": "INVALID_STATE", "path": ["serverId"], "current": "STOPPED", "allowed": ["ACTIVE", "PAUSED"]}
+        {"code": "INVALID_STATE", "path": ["id"], "current": "STOPPED", "allowed": ["ACTIVE", "PAUSED"]}
     ]
 
 
@@ -206,9 +215,9 @@ def test_a_driver_without_screens_is_told(scene: Scene, monkeypatch: pytest.Monk
     scene.world.reconcile("hosts")
     server = scene.server()
     asked = "userErrors { code path ... on Unsupported { capability hypervisor } }"
-    found = scene.alice.ok(f"mutation($s: ID!) {{ consoleCreate(input: {{serverId: $s}}) {{ {asked} }} }}", s=server)
-    assert found["consoleCreate"]["userErrors"] == [
-        {"code": "UNSUPPORTED", "path": ["serverId"], "capability": "GRAPHICAL_CONSOLE", "hypervisor": "SIM"}
+    found = scene.alice.ok(f"mutation($s: ID!) {{ serverConsoleCreate(input: {{id: $s}}) {{ {asked} }} }}", s=server)
+    assert found["serverConsoleCreate"]["userErrors"] == [
+        {"code": "UNSUPPORTED", "path": ["id"], "capability": "GRAPHICAL_CONSOLE", "hypervisor": "SIM"}
     ]
     assert scene.rows()["console"] == 0
 
@@ -219,7 +228,7 @@ def test_tickets_and_consoles_of_a_user_are_bounded(
     server = scene.server()
     monkeypatch.setattr(console, "MOST_UNUSED", 3)
     tickets = [gateway.ticket(scene.alice, server) for _ in range(3)]
-    assert scene.alice.refused("consoleCreate", serverId=server) == [("RATE_LIMITED", None)]
+    assert scene.alice.refused("serverConsoleCreate", id=server) == [("RATE_LIMITED", None)]
     bob = scene.world.member(scene.tenant_row)
     gateway.open(bob, server).greet()  # another one's are not counted
     gateway.dial(tickets[0]).greet()

@@ -161,7 +161,7 @@ def test_the_same_bytes_through_the_gateway(world: World, host: Host) -> None:
     mixed = Mixed(world, host.sim)
     server = mixed.server("ESXI", security=False)
     with serving(world) as gateway:
-        made = mixed.manager.do("consoleCreate", "websocketUrl protocol", serverId=server)
+        made = mixed.manager.do("serverConsoleCreate", "websocketUrl protocol", id=server)
         assert made["protocol"] == "WEBMKS"
         ticket = made["websocketUrl"].partition("?ticket=")[2]
         screen = gateway.dial(ticket)

@@ -131,7 +131,7 @@ def _seen(at: Site, guest: Guest) -> Screen:
     """Its screen through the gateway, by QEMU's own VNC server; no port of the host is open for it."""
     screens = []
     for client in (at.client, gone := at.cloud.gateways[0].client()):
-        made = client.do("consoleCreate", "websocketUrl protocol", serverId=guest.id)
+        made = client.do("serverConsoleCreate", "websocketUrl protocol", id=guest.id)
         assert made["protocol"] == "VNC"
         screens.append(dial(made["websocketUrl"]))
         assert dial(made["websocketUrl"]).end()[0] == 4404

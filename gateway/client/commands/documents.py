@@ -30,6 +30,7 @@ SELECTIONS: Final = {
     "networkDelete": _A_JOB,
     "subnetCreate": _A_JOB,
     "jobCancel": _A_JOB,
+    "serverConsoleCreate": "url websocketUrl protocol expiresAt",
 }
 """What each mutation is asked for in return."""
 

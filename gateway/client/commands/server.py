@@ -1,4 +1,4 @@
-"""``stratograph server``: create, list, show, start, stop, reboot, delete, and the console's log."""
+"""``stratograph server``: create, list, show, start, stop, reboot, delete, its screen and its console's log."""
 
 from __future__ import annotations
 
@@ -169,6 +169,22 @@ def console_log(
             output.say("There is no console log: the server has no machine, or its driver keeps none.")
         else:
             output.text(text)
+
+
+@app.command("console")
+def console(
+    server: options.Target,
+    *,
+    tenant: options.Tenant = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print an address that shows the server's screen in a browser, once and within a minute."""
+    with talk.cloud(machine=as_json, tenant=tenant) as cloud:
+        made = cloud.do("serverConsoleCreate", {"id": cloud.find(SERVER, server)})
+        if as_json:
+            output.as_json({name: made[name] for name in ("url", "websocketUrl", "protocol", "expiresAt")})
+        else:
+            output.text(made["url"])
 
 
 def _pair(text: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ const screen = part("screen");
 function over(why: string): void {
   keys.hidden = true;
   form.hidden = true;
-  status.textContent = `${why} Ask for a new address by consoleCreate to open it again.`;
+  status.textContent = `${why} Ask for a new address by serverConsoleCreate to open it again.`;
 }
 
 function open(ticket: string): void {
