@@ -10,15 +10,20 @@ from typing import Any
 import pytest
 
 from drivers import registry
+from drivers.api import Capability
 from gateway.kernel import noun
 from gateway.kernel.access import Role
 from tests.compute.scene import active_image
 from tests.drivers.esxi_host import config_of, program_in, simulated
 from tests.drivers.kvm_host import libvirt_host
+from tests.drivers.matrix import in_graph
+from tests.migration.behaviours import NO_DOOR, Behaviours
 from tests.servers.esxsim import PASSWORD, USER, EsxSim
 from tests.servers.libvirt_host import LibvirtHost
 from tests.world import Client, World
+from workers.compute.live import Live
 
+pytestmark = pytest.mark.xdist_group("side-by-side")  # one libvirt host and one simulator for all of them
 KINDS = ("SIM", "KVM", "ESXI")
 SERVER = """query($id: ID!) { server(id: $id) { status allowedActions hypervisor vcpus ramMib diskGib
   ports { macAddress } addresses volumes { name status device sizeGib } } }"""
@@ -44,11 +49,13 @@ class Cloud:
 
     def __init__(self, world: World, esxi: EsxSim, kvm: LibvirtHost) -> None:
         self.world = world
+        self.hosts: dict[str, str] = {}
         config = config_of(esxi)
         options = [{"key": key, "value": value} for key, value in config.options.items()]
         self._host("esx", "ESXI", config.endpoint, options=options, username=USER, secret=PASSWORD)
         self._host("kvm", "KVM", kvm.uri)
         world.host("sim", vcpus=4, ram_mib=4096, disk_gib=100)
+        self.hosts["SIM"] = noun.public(world.host_row("sim"))
         tenant = world.tenant()
         self.tenant = noun.public(tenant)
         self.boss: Client = world.member(tenant, Role.MANAGER)
@@ -57,7 +64,10 @@ class Cloud:
         self.image = active_image(world, tenant)
 
     def _host(self, name: str, kind: str, endpoint: str, **given: Any) -> None:
-        self.world.admin.do("hostRegister", "host { id }", name=name, hypervisor=kind, endpoint=endpoint, **given)
+        made = self.world.admin.do(
+            "hostRegister", "host { id }", name=name, hypervisor=kind, endpoint=endpoint, **given
+        )
+        self.hosts[kind] = made["host"]["id"]
         self.world.work()
         assert self.world.host_row(name).status.value == "ONLINE", self.world.host_row(name).status_reason
 
@@ -119,6 +129,25 @@ def test_a_server_lives_the_same_life_everywhere(cloud: Cloud) -> None:
     assert lives["SIM"][0] == "SUCCEEDED"
     assert lives["KVM"] == lives["SIM"]
     assert lives["ESXI"] == lives["SIM"]
+
+
+def test_the_graph_refuses_exactly_what_the_matrix_says_is_missing(cloud: Cloud) -> None:
+    """On a real libvirt with QEMU, the vSphere simulator and a sim host, by asking for everything."""
+    cloud.world.services.extras["live"] = Live(cloud.world.db, cloud.world.hosts)
+    published = in_graph(cloud.world)
+    doors = set(Capability) - set(NO_DOOR)
+    for at, kind in enumerate(KINDS):
+        cidr = f"10.8{at}.0.0/24"
+        network = cloud.network(cidr)
+        wish = {**cloud.wish(kind, network, security=False), "volumes": []}
+        made = cloud.boss.do("serverCreate", "server { id } job { id }", **wish)
+        cloud.world.work()
+        server = made["server"]["id"]
+        assert cloud.boss.ok(SERVER, id=server)["server"]["status"] == "ACTIVE"
+        found = Behaviours(cloud.world, cloud.boss, kind, cloud.hosts[kind], server, network, cidr)
+        found.all()
+        can, missing = published[kind]
+        assert (kind, sorted(found.works), sorted(found.lacks)) == (kind, sorted(can & doors), sorted(missing & doors))
 
 
 def test_the_plan_names_what_a_kind_lacks_as_the_matrix_says(cloud: Cloud) -> None:
