@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlmodel import Session, col, select
 
 from gateway.compute.host import Hypervisor
-from gateway.compute.machine_model import Devices, Firmware, GuestConversion
+from gateway.compute.machine_model import CopyWhile, Devices, Firmware, GuestConversion
 from gateway.compute.server import Server
 from gateway.compute.server_state import Observed
 from gateway.network import port as ports
@@ -90,6 +90,11 @@ def notes(session: Session, server: Server, migration: Migration) -> list[Note]:
 
 def _downtime(server: Server, migration: Migration) -> Note:
     text = f"The server is off while {migration.disk_gib} GiB of disks are carried over."
+    if migration.copy_while is CopyWhile.RUNNING:
+        text = (
+            f"The server runs while {migration.disk_gib} GiB are copied from snapshots, each of which takes room on "
+            "its host for a while; then it is off while its disks are read again, and those that changed copied again."
+        )
     if server.observed is not Observed.RUNNING:
         text = f"{migration.disk_gib} GiB of disks are carried over; the server is off and stays off."
     return Note(NoteKind.DOWNTIME, text)

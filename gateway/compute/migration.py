@@ -23,7 +23,7 @@ from gateway.compute import placing, server_group
 from gateway.compute import server as servers
 from gateway.compute.carryover import Note, devices_after, notes
 from gateway.compute.host import Amount, Host, Hypervisor
-from gateway.compute.machine_model import Devices, Firmware, GuestConversion
+from gateway.compute.machine_model import CopyWhile, Devices, Firmware, GuestConversion, Verification
 from gateway.compute.placement import Decision, Request
 from gateway.compute.server import Server
 from gateway.compute.server_state import Phase, ServerStatus
@@ -32,7 +32,7 @@ from gateway.jobs.job import Order
 from gateway.kernel import clock, row
 from gateway.kernel.access import Subject, within
 from gateway.kernel.command import AnyId, Command, Name, Retryable
-from gateway.kernel.errors import InUse, InvalidState, Unsupported
+from gateway.kernel.errors import InUse, Invalid, InvalidState, Unsupported
 from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
 from gateway.network import network as networks
@@ -59,6 +59,8 @@ class MigrationStatus(StrEnum):
     """It did not come about, and everything is as it was; `statusReason` says why."""
 
 
+VIRT_V2V = "VIRT_V2V"
+"""Among a host's capabilities: the workers that look after it have virt-v2v."""
 OPEN = (MigrationStatus.RUNNING, MigrationStatus.UNCONFIRMED, MigrationStatus.CONFIRMING, MigrationStatus.REVERTING)
 
 
@@ -77,6 +79,8 @@ class Migration(Row, table=True):
     from_hypervisor: Hypervisor = row.enum(Hypervisor)
     to_hypervisor: Hypervisor = row.enum(Hypervisor)
     conversion: GuestConversion = row.enum(GuestConversion, default=GuestConversion.NONE)
+    copy_while: CopyWhile = row.enum(CopyWhile, default=CopyWhile.STOPPED)
+    verified: Verification = row.enum(Verification, default=Verification.NOT_VERIFIED)
     host_id: int | None = row.ref("host.id", null=True)
     vcpus: int
     ram_mib: int
@@ -137,7 +141,17 @@ class ServerMigrate(Retryable):
         default=None,
         description="A text that the guest writes on its serial port once it is up: without it the move is taken back.",
     )
-    expect_timeout_s: int = Field(default=300, ge=1, le=3600, description="Seconds to wait for that text.")
+    verify: Verification = Field(
+        default=Verification.NOT_VERIFIED,
+        description="What has to be heard of the guest on its new host: without it the move is taken back. By default "
+        "nothing has to be, and what is heard within half a minute is told.",
+    )
+    expect_timeout_s: int = Field(
+        default=300, ge=1, le=3600, description="Seconds to wait for that text, or for what `verify` asks."
+    )
+    copy_while: CopyWhile = Field(
+        default=CopyWhile.STOPPED, description="Whether the server is off while all of its disks are copied."
+    )
 
 
 class ServerMigrateConfirm(Retryable):
@@ -165,6 +179,7 @@ def migrate(session: Session, subject: Subject, command: ServerMigrate) -> dict[
         "graceful_timeout_s": command.graceful_timeout_s,
         "expect": command.expect_on_console,
         "expect_timeout_s": command.expect_timeout_s,
+        "verify": command.verify.value,
     }
     return _ordered(session, subject, migration, "server.migrate", arguments)
 
@@ -190,12 +205,15 @@ def _begin(session: Session, subject: Subject, command: ServerMigrate) -> tuple[
         there = session.get_one(Migration, server.migration_id)
         message = "The server's last move is not confirmed yet."
         raise InUse(message, path=("serverId",), blockers=[NOUN.public(there)])
+    if server.resize_id is not None:
+        raise InUse("The server is being resized.", path=("serverId",), blockers=[])
     source = session.get_one(Host, server.host_id)
     if "DISK_TRANSPORT" not in source.capabilities:
         raise Unsupported(
             "The server's host cannot hand disks out.", path=("serverId",), capability="DISK_TRANSPORT",
             hypervisor=source.hypervisor.value,
         )  # fmt: skip
+    _require_skills(session, command, source)
     held = _hold_volumes(session, server)
     migration = Migration(
         tenant_id=server.tenant_id,
@@ -203,6 +221,7 @@ def _begin(session: Session, subject: Subject, command: ServerMigrate) -> tuple[
         from_hypervisor=source.hypervisor,
         to_hypervisor=command.to_hypervisor,
         conversion=command.conversion,
+        copy_while=command.copy_while,
         vcpus=server.vcpus,
         ram_mib=server.ram_mib,
         disk_gib=server.disk_gib + sum(each.size_gib for each in held),
@@ -213,6 +232,25 @@ def _begin(session: Session, subject: Subject, command: ServerMigrate) -> tuple[
     session.flush()
     server.migration_id = migration.id
     return server, migration
+
+
+def _require_skills(session: Session, command: ServerMigrate, source: Host) -> None:
+    """Refuse what cannot be done before anything is ordered. Raises Invalid, Unsupported."""
+    if command.copy_while is CopyWhile.RUNNING:
+        if command.conversion is GuestConversion.VIRT_V2V:
+            raise Invalid("virt-v2v converts disks once, while they stand still.", path=("copyWhile",))
+        if "VOLUME_SNAPSHOT" not in source.capabilities:
+            raise Unsupported(
+                "The server's host makes no snapshots to copy from.", path=("copyWhile",),
+                capability="VOLUME_SNAPSHOT", hypervisor=source.hypervisor.value,
+            )  # fmt: skip
+    if command.conversion is GuestConversion.VIRT_V2V:
+        able = select(Host.id).where(row.json_has(col(Host.capabilities), VIRT_V2V)).limit(1)
+        if session.exec(able).first() is None:
+            raise Unsupported(
+                "No worker has virt-v2v: install it there, or move the server without a conversion.",
+                path=("conversion",), capability=VIRT_V2V, hypervisor=None,
+            )  # fmt: skip
 
 
 def _hold_volumes(session: Session, server: Server) -> list[Volume]:

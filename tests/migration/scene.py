@@ -17,7 +17,7 @@ OTHER_MAC = "00:50:56:12:34:57"
 SHOWN = """query($id: ID!) { server(id: $id) { name status statusReason vcpus ramMib diskGib firmware devices
   adopted managed inPlace allowedActions flavor { name } host { name } ports { macAddress } addresses
   volumes { name status device sizeGib }
-  migrations { id status statusReason seen wasRunning host { name } notes { kind }
+  migrations { id status statusReason seen verified wasRunning host { name } notes { kind }
     disks { volumeId device sizeBytes sha256Before sha256After } } } }"""
 
 

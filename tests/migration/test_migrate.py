@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
-from drivers.api import HostAtFault, Refused
+from drivers.api import HostAtFault, Refused, Transient
 from tests.migration.scene import MAC, REF, Moving, machine
 from tests.world import World
 
 PLAN = """query($input: ServerMigrateInput!) { serverMigratePlan(input: $input) {
   possible diskGib notes { kind message } decision { counts { constraint hosts } smallestChange { message } }
   userErrors { code path } } }"""
+
+
+PATH = os.environ["PATH"].split(os.pathsep)
 
 
 @pytest.fixture
@@ -145,7 +148,6 @@ def test_who_and_what_may_not_be_moved(moving: Moving) -> None:
     for mutation in ("serverMigrate", "serverMigrateConfirm", "serverMigrateRevert"):
         given = {"serverId": server} | ({"toHypervisor": "SIM"} if mutation == "serverMigrate" else {})
         assert stranger.refused(mutation, **given) == [("NOT_FOUND", ["serverId"])]
-    assert asked(moving, server, conversion="VIRT_V2V") == ("FAILED", "UNSUPPORTED")
     moving.world.reconcile("servers")
     moving.centre.stop(moving.world.uid(server), crashed=True)
     moving.world.reconcile("servers")
@@ -162,6 +164,68 @@ def test_the_same_key_moves_once(moving: Moving) -> None:
     again = moving.scene.alice.do("serverMigrate", "migration { id } job { id }", **given)
     assert first == again
     assert len(moving.shown(server)["migrations"]) == 1
+
+
+def test_disks_are_copied_while_it_runs_and_again_where_they_changed(moving: Moving) -> None:
+    server = adopted(moving)
+    uid, given = str(moving.world.uid(server)), {"serverId": server, "toHypervisor": "SIM", "copyWhile": "RUNNING"}
+    volume = moving.world.uid(moving.scene.alice.ok("{ volumes { nodes { id } } }")["volumes"]["nodes"][0]["id"])
+    assert moving.scene.alice.ok(PLAN, input=given)["serverMigratePlan"]["notes"][0]["message"].startswith(
+        "The server runs while 2 GiB are copied from snapshots"
+    )
+    moving.centre.fail("machines.power", Transient)
+    made = moving.scene.alice.do("serverMigrate", "job { id }", **given)
+    moving.world.runner.run(moving.world.crank.rung.popleft())
+    here, there = moving.centre.snapshot_of_world(), moving.other.snapshot_of_world()
+    assert (here.machines[uid].power, here.snapshots, there.machines) == ("RUNNING", {}, {})
+    assert {key: each.content for key, each in here.volumes.items()} == {
+        key: each.content for key, each in there.volumes.items()
+    }
+    moving.centre.write(volume, b"written between the two passes")
+    moving.world.work()
+    job = moving.world.job(made["job"]["id"])
+    assert job.status.value == "SUCCEEDED", job.error
+    messages = {each.name: each.message for each in job.told}
+    assert messages["ahead"] == "Disks copied from snapshots while it runs: 2."
+    assert (messages["copy"] or "").endswith("Unchanged since their snapshot: 1.")
+    here, there = moving.centre.snapshot_of_world(), moving.other.snapshot_of_world()
+    assert (here.machines[uid].power, there.machines[uid].power) == ("OFF", "RUNNING")
+    assert there.volumes[str(volume)].content == moving.centre.content(volume)
+    assert {key: each.content for key, each in here.volumes.items()} == {
+        key: each.content for key, each in there.volumes.items()
+    }
+    moving.scene.do_and_work("serverMigrateRevert", serverId=server)
+    assert moving.other.snapshot_of_world().volumes == {}
+
+
+def test_a_source_that_fails_while_it_runs_is_left_running(moving: Moving) -> None:
+    server = adopted(moving)
+    before = moving.centre.snapshot_of_world()
+    moving.centre.fail("transport.export_disk", Refused, skip=1)
+    assert asked(moving, server, copyWhile="RUNNING")[0] == "FAILED"
+    assert moving.centre.snapshot_of_world() == before
+    assert moving.other.snapshot_of_world().volumes == {}
+
+
+def test_what_was_heard_of_the_guest_is_told_before_it_is_confirmed(world: World) -> None:
+    moving = Moving.make(world)
+    server = adopted(moving)
+    assert asked(moving, server, verify="AGENT", expectTimeoutS=1) == ("FAILED", "HYPERVISOR_ERROR")
+    found = moving.shown(server)
+    assert (found["host"]["name"], found["status"]) == ("h", "ACTIVE")
+    assert found["migrations"][0]["verified"] == "NOT_VERIFIED"
+    assert "its agent did not answer" in found["migrations"][0]["statusReason"]
+    assert asked(moving, server) == ("SUCCEEDED", None)
+    migration = moving.shown(server)["migrations"][1]
+    assert (migration["verified"], migration["status"]) == ("BOOTED", "UNCONFIRMED")
+    assert migration["seen"].startswith("Its console says: ")
+    moving.scene.do_and_work("serverMigrateRevert", serverId=server)
+    world.admin.do("hostUpdate", "host { id }", id=moving.host_id("other"), enabled=False)
+    world.host("third", vcpus=4, ram_mib=4096, disk_gib=100, guest_agent="yes")
+    assert asked(moving, server, verify="AGENT", expectTimeoutS=5) == ("SUCCEEDED", None)
+    migration = moving.shown(server)["migrations"][2]
+    assert migration["verified"] == "AGENT"
+    assert migration["seen"].startswith("The agent in the guest answers; its console says: ")
 
 
 def test_a_server_that_is_off_stays_off(world: World) -> None:
@@ -220,11 +284,23 @@ def test_virt_v2v_is_used_where_it_is_asked_for(
 ) -> None:
     """With a program in its place that converts the format and nothing else: what is shown is how it is called."""
     server = adopted(moving)
-    assert asked(moving, server, conversion="VIRT_V2V") == ("FAILED", "UNSUPPORTED")
+    without = {"serverId": server, "toHypervisor": "SIM", "conversion": "VIRT_V2V"}
+    monkeypatch.setenv("PATH", os.pathsep.join(each for each in PATH if not Path(each, "virt-v2v").exists()))
+    moving.world.reconcile("hosts")
+    assert moving.scene.alice.refused("serverMigrate", **without) == [("UNSUPPORTED", ["conversion"])]
+    plan = moving.scene.alice.ok(PLAN, input=without)["serverMigratePlan"]
+    assert (plan["possible"], plan["userErrors"]) == (False, [{"code": "UNSUPPORTED", "path": ["conversion"]}])
     program = tmp_path / "virt-v2v"
     program.write_text(V2V)
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{path}")
+    moving.world.reconcile("hosts")
+    monkeypatch.setenv("PATH", path)  # it was taken away from the worker since
+    assert asked(moving, server, conversion="VIRT_V2V") == ("FAILED", "UNSUPPORTED")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{path}")
+    asleep = {**without, "copyWhile": "RUNNING"}
+    assert moving.scene.alice.refused("serverMigrate", **asleep) == [("INVALID", ["copyWhile"])]
     assert asked(moving, server, conversion="VIRT_V2V") == ("SUCCEEDED", None)
     found = moving.shown(server)
     disks = found["migrations"][-1]["disks"]

@@ -10,10 +10,13 @@ from contextlib import ExitStack
 from functools import cache
 from typing import Any
 
+from sqlmodel import select
+
 from drivers.sim.records import ForeignRecord
 from gateway.compute import (
     adoption,
     attachment,
+    capture,
     devices,
     migration,
     port_attachment,
@@ -26,7 +29,7 @@ from gateway.compute import (
 from gateway.compute import flavor as flavors
 from gateway.compute import host as hosts
 from gateway.compute.host import Host, Hypervisor
-from gateway.compute.machine_model import Devices
+from gateway.compute.machine_model import CopyWhile, Devices
 from gateway.image import image_change, image_create, reception
 from gateway.image.formats import ImageFormat
 from gateway.integration import export
@@ -259,19 +262,19 @@ def _group_apply(stage: Stage) -> None:
     stage.order(rules.add, rule)
 
 
-def _foreign(stage: Stage) -> str:
+def _foreign(stage: Stage, power: str) -> str:
     """A machine of others on the host, with two small disks; the host's public id."""
     disks: list[dict[str, object]] = [{"key": str(key), "size_bytes": 65536, "content": f"c{key}"} for key in (1, 2)]
     nics: list[dict[str, object]] = [{"mac": "00:50:56:12:34:56", "network": "VM Network"}]
     stage.order(flavors.create, flavors.FlavorCreate(name="same", vcpus=1, ram_mib=64, disk_gib=1), subject=CLOUD)
-    stage.centre.plant(ForeignRecord("vm-1", "accounts", 1, 64, "RUNNING", disks=disks, nics=nics))
+    stage.centre.plant(ForeignRecord("vm-1", "accounts", 1, 64, power, disks=disks, nics=nics))
     with stage.world.db.read() as session:
         return noun.public(session.get_one(Host, 1))
 
 
-def _adopt(stage: Stage) -> dict[str, Any]:
+def _adopt(stage: Stage, power: str = "RUNNING") -> dict[str, Any]:
     network = {"mac_address": "00:50:56:12:34:56", "network_id": stage.parts["network"]}
-    wanted = {"host_id": _foreign(stage), "machine_ref": "vm-1", "tenant_id": noun.public(stage.tenant)}
+    wanted = {"host_id": _foreign(stage, power), "machine_ref": "vm-1", "tenant_id": noun.public(stage.tenant)}
     command = adoption.ServerAdopt.model_validate({**wanted, "networks": [network]})
     return stage.order(adoption.adopt, command, subject=stage.root)
 
@@ -281,19 +284,30 @@ def _server_adopt(stage: Stage) -> None:
     _adopt(stage)
 
 
-def _moved(stage: Stage) -> str:
+@scenario("image.capture")
+def _image_capture(stage: Stage) -> None:
+    """Of an adopted machine's second disk: a simulated disk of 64 KiB, where a volume's smallest is a GiB to read."""
+    _adopt(stage, power="OFF")
+    stage.world.work()
+    with stage.world.db.read() as session:
+        held = stage.id(session.exec(select(volume.Volume)).one())
+    stage.order(capture.capture, capture.ImageCapture(name="i", volume_id=held, format=ImageFormat.RAW))
+
+
+def _moved(stage: Stage, **given: Any) -> str:
     """A server that is adopted and asked to move; its id."""
     server_id = stage.id(_adopt(stage)["server"])
     stage.world.work()
     stage.open_other()
-    command = migration.ServerMigrate(server_id=server_id, to_hypervisor=Hypervisor.SIM, graceful_timeout_s=0)
+    wanted = {"server_id": server_id, "to_hypervisor": Hypervisor.SIM, "graceful_timeout_s": 0, **given}
+    command = migration.ServerMigrate.model_validate(wanted)
     stage.order(migration.migrate, command)
     return server_id
 
 
 @scenario("server.migrate")
 def _migrate(stage: Stage) -> None:
-    _moved(stage)
+    _moved(stage, copy_while=CopyWhile.RUNNING)
 
 
 @scenario("migration.confirm")

@@ -9,6 +9,8 @@ happened; what a worker that died left there goes with the next try, or by :func
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,17 @@ from uuid import UUID
 
 from sqlmodel import select
 
-from drivers.api import Deadline, DiskFile, DiskFormat, DiskSource, Driver, Refused
+from drivers.api import (
+    Capability,
+    Deadline,
+    DiskFile,
+    DiskFormat,
+    DiskSource,
+    Driver,
+    Refused,
+    Snapshots,
+    Unsupported,
+)
 from gateway.compute.migration import Migration, MigrationStatus
 from gateway.kernel.settings import Settings
 from workers.compute import disks
@@ -58,15 +70,62 @@ def carry(way: Way, disk_uid: UUID, device: str) -> dict[str, Any]:
     """Bring one disk over, unless it is there whole already; what it was, for the record. Raises the driver's errors,
     Refused when the content does not arrive as it left.
     """
+    with _emptied(way):
+        return _over(way, disk_uid, device, _export(way, way.source_id, disk_uid, way.folder / "left"))
+
+
+def carry_snapshot(way: Way, disk_uid: UUID, device: str, snapshot_uid: UUID) -> dict[str, Any]:
+    """Bring one disk over as it is at some moment of now, while its machine runs; the record says ``ahead``."""
+
+    def take(driver: Driver, deadline: Deadline) -> None:
+        snapshots_of(driver).snapshot(disk_uid, snapshot_uid, deadline)
+
+    call(way.run, way.source_id, take, seconds=CARRY_S)
     try:
+        with _emptied(way):
+            source = DiskSource(snapshot_id=snapshot_uid)
+            left = disks.take_out(way.run, way.source_id, source, way.folder / "left")
+            return {**_over(way, disk_uid, device, left), "ahead": True}
+    finally:
+        drop_snapshot(way.run, way.source_id, snapshot_uid)
+
+
+def carry_rest(way: Way, disk_uid: UUID, device: str, ahead: dict[str, Any]) -> dict[str, Any]:
+    """Bring over what changed since :func:`carry_snapshot`: nothing, or all of it again."""
+    with _emptied(way):
         left = _export(way, way.source_id, disk_uid, way.folder / "left")
-        before = _content(way, left)
-        sent = disks.converted(way.run, left, way.target_format, way.folder / "sent")
-        _import(way, disk_uid, sent)
-        after = _read_back(way, disk_uid, sent)
+        if _content(way, left) != ahead["sha256_after"]:
+            return _over(way, disk_uid, device, left)
+    return {key: value for key, value in ahead.items() if key != "ahead"}
+
+
+def snapshots_of(driver: Driver) -> Snapshots:
+    """The driver's verbs for snapshots. Raises the driver's Unsupported."""
+    if not isinstance(driver, Snapshots):
+        raise Unsupported(Capability.VOLUME_SNAPSHOT, "this host makes no snapshots")
+    return driver
+
+
+def drop_snapshot(run: Run, host_id: int, snapshot_uid: UUID) -> None:
+    """Remove a snapshot that a move made; one that is not there is no matter."""
+    call(run, host_id, lambda driver, deadline: snapshots_of(driver).remove_snapshot(snapshot_uid, deadline))
+
+
+@contextmanager
+def _emptied(way: Way) -> Iterator[None]:
+    """Leave no file behind, whatever happens."""
+    try:
+        yield
     finally:
         for each in way.folder.glob("*"):
             each.unlink(missing_ok=True)
+
+
+def _over(way: Way, disk_uid: UUID, device: str, left: DiskFile) -> dict[str, Any]:
+    before = _content(way, left)
+    sent = disks.converted(way.run, left, way.target_format, way.folder / "sent")
+    _import(way, disk_uid, sent)
+    after = _read_back(way, disk_uid, sent)
     if after != before:
         _drop(way, disk_uid)
         raise Refused(f"the disk {device} did not arrive as it left: {before[:12]} became {after[:12]}")

@@ -13,9 +13,11 @@ from drivers import registry
 from drivers.api import Deadline, Driver, DriverError, HostFacts, capabilities
 from gateway.compute import host as hosts
 from gateway.compute.host import Host, HostStatus, Observed
+from gateway.compute.migration import VIRT_V2V
 from gateway.jobs.job import Job
 from gateway.kernel import clock
 from workers import shares
+from workers.compute import v2v
 from workers.hypervisor import Address
 from workers.reach import address, address_of, side_by_side
 from workers.saga import Change, Run, Step, saga
@@ -29,7 +31,8 @@ log = structlog.get_logger(__name__)
 def _facts(where: Address) -> Any:
     def work(driver: Driver, deadline: Deadline) -> tuple[HostFacts, list[str]]:
         facts = driver.facts(deadline)  # first: it also finds out what the host withholds
-        return facts, sorted(each.value for each in capabilities(driver, registry.get(where.kind)))
+        can = [each.value for each in capabilities(driver, registry.get(where.kind))]
+        return facts, sorted([*can, VIRT_V2V] if v2v.found() else can)
 
     return work
 

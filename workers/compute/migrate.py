@@ -1,27 +1,28 @@
 """Servers on the move: the saga ``server.migrate``.
 
-place -> stop -> copy -> network -> machine -> boot -> verify -> switch. Until the last step the server is recorded on
-its old host and every effect is on the new one, so unwinding takes the new host's things away and starts the old
-machine again. After it the old machine is kept, off, until workers.compute.migration takes one of the two away.
+place -> ahead -> stop -> copy -> network -> machine -> boot -> verify -> switch. Ahead copies snapshots while the
+server still runs, where that was asked for; what counts are copies of disks that stand still. Until the last step the
+server is recorded on its old host and every effect is on the new one, so unwinding takes the new host's things away and
+starts the old machine again. After it the old machine is kept, off, until workers.compute.migration takes one of the
+two away.
 """
 
 from __future__ import annotations
 
 import shutil
-import time
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from sqlmodel import Session
 
-from drivers.api import ConsoleLog, Deadline, Driver, HostAtFault, Power, PowerAction, Refused, Transient
+from drivers.api import HostAtFault, Power, PowerAction, Transient
 from gateway.compute import host as hosts
 from gateway.compute import migration as migrations
 from gateway.compute import placing
 from gateway.compute import server as servers
 from gateway.compute.carryover import devices_after
 from gateway.compute.host import Host
-from gateway.compute.machine_model import GuestConversion
+from gateway.compute.machine_model import CopyWhile, GuestConversion, Verification
 from gateway.compute.migration import Migration, MigrationStatus
 from gateway.compute.server import Server
 from gateway.compute.server_state import Phase
@@ -29,8 +30,7 @@ from gateway.jobs.job import Job
 from gateway.kernel import errors
 from gateway.kernel.errors import Refusal
 from gateway.network import port as ports
-from workers.compute import carry, v2v
-from workers.compute.disks import Teller
+from workers.compute import carry, v2v, verify
 from workers.compute.machine import observed, spec
 from workers.network import network as network_work
 from workers.network import port as port_work
@@ -39,9 +39,6 @@ from workers.saga import Change, Run, Step, saga
 
 POWER_S = 60.0
 BUILD_S = 600.0
-LOOK_S = 0.25
-CONSOLE_BYTES = 1 << 16
-LINE_CHARACTERS = 200
 
 
 def _move(session: Session, run_or_job: Run | Job) -> tuple[Server, Migration]:
@@ -116,9 +113,50 @@ def _unplace(run: Run) -> Change:
             migration.host_id = None
             migration.was_running = False
             migration.seen = None
+            migration.verified = Verification.NOT_VERIFIED
         job.memory = {key: value for key, value in job.memory.items() if key not in ("host_id", "source_id", "ran")}
 
     return change
+
+
+# ------------------------------------------------------------------------------------------------ ahead
+
+
+def _copy_ahead(run: Run) -> None:
+    with run.read() as session:
+        server, migration = _move(session, run)
+        disks = migrations.disk_uids(session, server)
+    if migration.copy_while is not CopyWhile.RUNNING or not run.memory["ran"]:
+        run.say("Nothing is copied before it is stopped." if run.memory["ran"] else "It is off.")
+        return
+    known = {each["uid"] for each in migration.disks}
+    way = carry.way(run, run.memory["source_id"], _new(run), migration.uid)
+    try:
+        for uid, device in disks:
+            if str(uid) not in known:
+                one = carry.carry_snapshot(way, uid, device, _snapshot_uid(migration, uid))
+                run.db.run(lambda session, one=one: _record(session, migration.id, [one]))  # type: ignore[misc]  # mypy cannot infer a defaulted lambda
+    finally:
+        shutil.rmtree(way.folder, ignore_errors=True)
+    run.say(f"Disks copied from snapshots while it runs: {len(disks)}.")
+
+
+def _snapshot_uid(migration: Migration, disk_uid: UUID) -> UUID:
+    """The snapshot's id: the same each time the step is tried, so that what died is found again."""
+    return uuid5(migration.uid, str(disk_uid))
+
+
+def _drop_ahead(run: Run) -> Change | None:
+    if "source_id" not in run.memory:
+        return None
+    with run.read() as session:
+        server = session.get(Server, run.arguments["server_id"])
+        migration = session.get(Migration, run.arguments["migration_id"])
+        disks = migrations.disk_uids(session, server) if server is not None else []
+    if migration is not None and migration.copy_while is CopyWhile.RUNNING:
+        for uid, _ in disks:
+            carry.drop_snapshot(run, run.memory["source_id"], _snapshot_uid(migration, uid))
+    return _drop_copies(run)
 
 
 # ------------------------------------------------------------------------------------------------ stop
@@ -181,9 +219,11 @@ def _copy(run: Run) -> None:
     with run.read() as session:
         server, migration = _move(session, run)
         disks = migrations.disk_uids(session, server)
-    known = {each["uid"] for each in migration.disks}
+    known = {each["uid"]: each for each in migration.disks}
     there = {each.id for each in call(run, _new(run), lambda driver, deadline: driver.volumes.list(deadline))}
-    left = [(uid, device) for uid, device in disks if str(uid) not in known or uid not in there]
+    done = {UUID(uid) for uid, each in known.items() if not each.get("ahead")} & there
+    unchanged = 0
+    left = [(uid, device) for uid, device in disks if uid not in done]
     if left:
         way = carry.way(run, run.memory["source_id"], _new(run), migration.uid)
         try:
@@ -192,11 +232,14 @@ def _copy(run: Run) -> None:
                 run.db.run(lambda session: _record(session, migration.id, made))
             else:
                 for uid, device in left:
-                    one = carry.carry(way, uid, device)
+                    ahead = known.get(str(uid)) if uid in there else None
+                    one = carry.carry_rest(way, uid, device, ahead) if ahead else carry.carry(way, uid, device)
+                    unchanged += ahead is not None and one["sha256_before"] == ahead["sha256_before"]
                     run.db.run(lambda session, one=one: _record(session, migration.id, [one]))  # type: ignore[misc]  # mypy cannot infer a defaulted lambda
         finally:
             shutil.rmtree(way.folder, ignore_errors=True)
-    run.say(f"Disks carried over: {len(disks)}, each with the checksum that it left with.")
+    same = f" Unchanged since their snapshot: {unchanged}." if migration.copy_while is CopyWhile.RUNNING else ""
+    run.say(f"Disks carried over: {len(disks)}, each with the checksum that it left with.{same}")
     if migration.conversion is GuestConversion.VIRT_V2V:
         run.say(f"Disks carried over: {len(disks)}, changed by virt-v2v.")
 
@@ -280,6 +323,7 @@ def _boot(run: Run) -> None:
         return
     server, _migration = parts(run)
     uid = server.uid
+    run.memory["leases"] = dict(verify.signs(run, _new(run), uid).leases)
     machine = call(
         run, _new(run), lambda driver, deadline: driver.machines.power(uid, PowerAction.ON, deadline), seconds=POWER_S
     )
@@ -293,51 +337,16 @@ def _boot(run: Run) -> None:
 
 def _verify(run: Run) -> Change:
     server, _migration = parts(run)
-    expected: str | None = run.arguments["expect"]
-    seen = None
+    heard = verify.Heard(Verification.NOT_VERIFIED, None)
     if run.memory["ran"]:
-        seen = _wait_for_guest(run, server.uid, expected)
-    run.say(seen or "It was off: that its guest boots was not tried.")
+        heard = verify.listen(run, _new(run), server.uid)
+    run.say(heard.words or "It was off: that its guest boots was not tried.")
 
     def change(session: Session, job: Job) -> None:
-        _move(session, job)[1].seen = seen
+        record = _move(session, job)[1]
+        record.verified, record.seen = heard.level, heard.words
 
     return change
-
-
-def _wait_for_guest(run: Run, uid: UUID, expected: str | None) -> str:
-    """What was seen of the guest, said as it is. Raises Refused when what was expected did not come in time."""
-    deadline = Deadline(float(run.arguments["expect_timeout_s"]) if expected is not None else 0.0)
-    told = Teller(run, "Waiting for the guest")
-    while True:
-        machine, text = call(run, _new(run), lambda driver, left: _look(driver, uid, left))
-        if machine is None or machine.power is not Power.RUNNING:
-            raise Refused(f"the machine is {'gone' if machine is None else machine.power.value} after its first start")
-        if expected is None:
-            line = _last_line(text)
-            console = f"its console says: {line}" if line else "nothing of its console was waited for"
-            return f"The hypervisor says that it runs; {console}"
-        found = next((line for line in (text or "").splitlines() if expected in line), None)
-        if found is not None:
-            return f"Its console says: {found.strip()[:LINE_CHARACTERS]}"
-        if text is None:
-            raise Refused("the new host keeps no console log in which a text could be waited for")
-        if not deadline.remaining:
-            raise Refused(f"the guest did not write {expected!r} on its serial port in time")
-        told(0, None)
-        time.sleep(LOOK_S)
-
-
-def _look(driver: Driver, uid: UUID, deadline: Deadline) -> tuple[Any, str | None]:
-    machine = driver.machines.inspect(uid, deadline)
-    if not isinstance(driver, ConsoleLog):
-        return machine, None
-    return machine, driver.console_log(uid, CONSOLE_BYTES, deadline).decode(errors="replace")
-
-
-def _last_line(text: str | None) -> str | None:
-    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
-    return lines[-1][:LINE_CHARACTERS] if lines else None
 
 
 # ------------------------------------------------------------------------------------------------ switch
@@ -369,6 +378,7 @@ def _failed(session: Session, job: Job, why: Refusal) -> None:
 saga(
     "server.migrate",
     Step("place", _place, _unplace),
+    Step("ahead", _copy_ahead, _drop_ahead),
     Step("stop", _stop, _start_again),
     Step("copy", _copy, _drop_copies),
     Step("network", _connect, _reconnect),

@@ -18,6 +18,7 @@ from xml.sax.saxutils import quoteattr
 
 from drivers.api import DiskFile, DiskFormat, Refused, Transient
 from gateway.compute.machine_model import Firmware
+from gateway.compute.migration import VIRT_V2V
 from gateway.compute.server import Server
 from gateway.image import inspection
 from gateway.image.formats import ImageFormat, ImageRefused, InspectionLimits
@@ -34,15 +35,20 @@ LOOK_S = 0.5
 WORDS = 300
 
 
+def found() -> str | None:
+    """The program's path, None when this worker has none."""
+    return shutil.which(PROGRAM)
+
+
 def require() -> str:
     """The program's path. Raises Unsupported when this worker has none."""
-    found = shutil.which(PROGRAM)
-    if found is None:
+    there = found()
+    if there is None:
         raise errors.Unsupported(
             "This worker has no virt-v2v: install it there, or move the server without a conversion.",
-            capability=PROGRAM, hypervisor=None,
+            capability=VIRT_V2V, hypervisor=None,
         )  # fmt: skip
-    return found
+    return there
 
 
 def carry_all(way: Way, server: Server, disks: Sequence[tuple[UUID, str]]) -> list[dict[str, Any]]:
