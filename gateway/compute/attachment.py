@@ -10,13 +10,14 @@ from pydantic import StringConstraints
 from sqlmodel import Field, Session, select
 
 from gateway.compute import server as servers
+from gateway.compute import server_snapshot
 from gateway.compute.server import Server
 from gateway.compute.server_state import Action
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Order
 from gateway.kernel.access import Subject
 from gateway.kernel.command import AnyId, Retryable
-from gateway.kernel.errors import Conflict, Invalid, InvalidState, NotFound, NoValidHost
+from gateway.kernel.errors import Conflict, InUse, Invalid, InvalidState, NotFound, NoValidHost
 from gateway.volume import volume as volumes
 from gateway.volume.volume import Volume, VolumeStatus
 
@@ -45,7 +46,7 @@ def attach(session: Session, subject: Subject, command: VolumeAttach) -> dict[st
     volume = volumes.reach(session, subject, command.volume_id, "volumeId")
     try:
         server = servers.ask(session, subject, command.server_id, Action.ATTACH_VOLUME)
-    except (InvalidState, NotFound) as refusal:
+    except (InUse, InvalidState, NotFound) as refusal:
         refusal.path = ("serverId",)
         raise
     if volume.tenant_id != server.tenant_id:
@@ -62,6 +63,8 @@ def detach(session: Session, subject: Subject, command: VolumeDetach) -> dict[st
     """Order the job that unplugs a volume. Raises InvalidState."""
     volume = volumes.reach(session, subject, command.volume_id, "volumeId")
     server = session.get(Server, volume.server_id) if volume.server_id is not None else None
+    if server is not None:
+        server_snapshot.refuse(session, server, "volumeId")
     volumes.move(volume, (VolumeStatus.IN_USE,), VolumeStatus.DETACHING, "volumeId")
     if server is None:
         raise AssertionError("a volume in use has a server")

@@ -11,6 +11,7 @@ from typing import Any
 from sqlmodel import Field, Session
 
 from gateway.compute import server as servers
+from gateway.compute import server_snapshot
 from gateway.compute.host import Host
 from gateway.compute.machine_model import Devices
 from gateway.compute.server_state import Phase, ServerStatus
@@ -35,6 +36,7 @@ def set_devices(session: Session, subject: Subject, command: ServerDevicesSet) -
     if server.phase is not Phase.READY or server.status is not ServerStatus.STOPPED or moving or server.host_id is None:
         current = "MIGRATING" if moving else server.status.value
         raise InvalidState(f"The server is {current}.", path=("id",), current=current, allowed=["STOPPED"])
+    server_snapshot.refuse(session, server, "id")
     host = session.get_one(Host, server.host_id)
     if command.devices is Devices.VMWARE and "VMWARE_DEVICES" not in host.capabilities:
         raise Unsupported(

@@ -19,7 +19,7 @@ from sqlmodel import Field, Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from gateway.compute import host as hosts
-from gateway.compute import placing, server_group
+from gateway.compute import placing, server_group, server_snapshot
 from gateway.compute import server as servers
 from gateway.compute.carryover import Note, devices_after, notes
 from gateway.compute.host import Amount, Host, Hypervisor
@@ -207,6 +207,7 @@ def _begin(session: Session, subject: Subject, command: ServerMigrate) -> tuple[
         raise InUse(message, path=("serverId",), blockers=[NOUN.public(there)])
     if server.resize_id is not None:
         raise InUse("The server is being resized.", path=("serverId",), blockers=[])
+    server_snapshot.refuse(session, server, "serverId")
     source = session.get_one(Host, server.host_id)
     if "DISK_TRANSPORT" not in source.capabilities:
         raise Unsupported(

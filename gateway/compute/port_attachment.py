@@ -21,7 +21,7 @@ from gateway.jobs import job as jobs
 from gateway.jobs.job import Order
 from gateway.kernel.access import Subject
 from gateway.kernel.command import AnyId, Retryable
-from gateway.kernel.errors import Conflict, InvalidState, NotFound
+from gateway.kernel.errors import Conflict, InUse, InvalidState, NotFound
 from gateway.network import network as networks
 from gateway.network import port as ports
 from gateway.network.port import Port, PortStatus
@@ -129,7 +129,7 @@ def freed(session: Session, port: Port, server: Server | None, *, close: bool) -
 def _ask(session: Session, subject: Subject, public_id: str, action: Action, path: str) -> Server:
     try:
         return servers.ask(session, subject, public_id, action)
-    except (InvalidState, NotFound) as refusal:
+    except (InUse, InvalidState, NotFound) as refusal:
         refusal.path = (path,)
         raise
 

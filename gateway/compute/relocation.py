@@ -15,12 +15,12 @@ from pydantic import Field
 from sqlmodel import Session, col, select
 
 from gateway.compute import host as hosts
-from gateway.compute import placing, server_group
+from gateway.compute import placing, server_group, server_snapshot
 from gateway.compute import server as servers
 from gateway.compute.host import Amount, Host
 from gateway.compute.placement import Decision, Request
 from gateway.compute.server import Server
-from gateway.compute.server_state import ALLOWED, Action, Phase, ServerStatus
+from gateway.compute.server_state import ALLOWED, MOVES, Action, Phase, ServerStatus
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Order
 from gateway.kernel.access import Role, Subject, require
@@ -94,6 +94,8 @@ def standing(session: Session, subject: Subject, public_id: str, action: Action)
         if key is not None:
             blocker = BY_PREFIX[noun].public(session.get_one(BY_PREFIX[noun].table, key))
             raise InUse(f"The server's last {what} is not confirmed yet.", path=("serverId",), blockers=[blocker])
+    if action in MOVES:
+        server_snapshot.refuse(session, server, "serverId")
     if server.in_place:
         raise InvalidState(
             "The server is where and as it was found until it has been moved.", path=("serverId",), current="ADOPTED",

@@ -17,11 +17,13 @@ from pydantic import field_validator
 from sqlmodel import Field, Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from gateway.compute import server_snapshot
 from gateway.compute.host import Hypervisor
 from gateway.compute.machine_model import Devices, Firmware
 from gateway.compute.server_state import (
     ALLOWED,
     DEVICES,
+    MOMENTS,
     MOVES,
     STANDING,
     Action,
@@ -95,6 +97,9 @@ class Server(Row, table=True):
     resize_id: int | None = Field(default=None, sa_type=row.Key)
     """The resize that is under way or not confirmed yet; no foreign key either."""
 
+    snapshot_count: int = 0
+    """How many snapshots of it (gateway/compute/server_snapshot.py) remember its devices and its size."""
+
     __table_args__ = (sa.Index("ix_server_tenant_uid", "tenant_id", "uid"),)
 
 
@@ -113,10 +118,12 @@ def allowed_actions(server: Server) -> list[Action]:
 
 
 def _held_back(server: Server) -> frozenset[Action]:
-    """What would change a server's devices while these are not (all) where they will stay."""
+    """What would change a server's devices or size while these are not (all) where they will stay, or remembered."""
     if server.in_place or server.migration_id is not None:
-        return DEVICES | MOVES
-    return MOVES if server.resize_id is not None else frozenset()
+        return DEVICES | MOVES | MOMENTS
+    if server.resize_id is not None:
+        return MOVES | MOMENTS
+    return DEVICES | MOVES if server.snapshot_count else frozenset()
 
 
 # ------------------------------------------------------------------------------------------------ lists
@@ -283,6 +290,7 @@ def ask(
     if action not in ALLOWED[server.status] and server.status not in also and not queued:
         raise wrong_state(server, action)
     if action in _held_back(server):
+        server_snapshot.refuse(session, server, "id")
         current = "MIGRATING" if server.migration_id is not None else "ADOPTED"
         raise InvalidState(
             "Its devices stay as they are until it has been moved and that is confirmed.", path=("id",),

@@ -102,6 +102,10 @@ class Action(StrEnum):
     """serverResizeRevert."""
     RELOCATE = "RELOCATE"
     """serverRelocate."""
+    SNAPSHOT = "SNAPSHOT"
+    """serverSnapshotCreate."""
+    REVERT = "REVERT"
+    """serverSnapshotRevert."""
 
 
 _OBSERVED = {
@@ -117,19 +121,23 @@ _OBSERVED = {
 _ALWAYS = frozenset({Action.DELETE, Action.UPDATE})
 DEVICES = frozenset({Action.ATTACH_VOLUME, Action.DETACH_VOLUME, Action.ATTACH_PORT, Action.DETACH_PORT})
 """What changes the devices that a machine has."""
+MOMENTS = frozenset({Action.SNAPSHOT, Action.REVERT})
+"""What keeps a machine at one moment, and brings it back there."""
 MOVES = frozenset({Action.RESIZE, Action.RELOCATE})
 """What gives a machine another size or place."""
 
 STANDING = (Phase.READY, Phase.VERIFY_RESIZE)
 """The phases in which a server is made, and what its hypervisor says of it is recorded."""
 
+_RUNNING = frozenset({Action.STOP, Action.REBOOT, Action.SUSPEND, Action.PAUSE})
+
 ALLOWED: dict[ServerStatus, frozenset[Action]] = {
     ServerStatus.BUILDING: _ALWAYS,
-    ServerStatus.ACTIVE: _ALWAYS | DEVICES | MOVES | {Action.STOP, Action.REBOOT, Action.SUSPEND, Action.PAUSE},
-    ServerStatus.STOPPED: _ALWAYS | DEVICES | MOVES | {Action.START},
-    ServerStatus.PAUSED: _ALWAYS | {Action.STOP, Action.UNPAUSE},
-    ServerStatus.SUSPENDED: _ALWAYS | {Action.START, Action.STOP, Action.RESUME},
-    ServerStatus.CRASHED: _ALWAYS | DEVICES | {Action.START, Action.STOP},
+    ServerStatus.ACTIVE: _ALWAYS | DEVICES | MOVES | MOMENTS | _RUNNING,
+    ServerStatus.STOPPED: _ALWAYS | DEVICES | MOVES | MOMENTS | {Action.START},
+    ServerStatus.PAUSED: _ALWAYS | {Action.STOP, Action.UNPAUSE, Action.REVERT},
+    ServerStatus.SUSPENDED: _ALWAYS | {Action.START, Action.STOP, Action.RESUME, Action.REVERT},
+    ServerStatus.CRASHED: _ALWAYS | DEVICES | MOMENTS | {Action.START, Action.STOP},
     ServerStatus.VERIFY_RESIZE: _ALWAYS | {Action.RESIZE_CONFIRM, Action.RESIZE_REVERT},
     ServerStatus.UNKNOWN: _ALWAYS,
     ServerStatus.ERROR: frozenset({Action.DELETE, Action.UPDATE}),

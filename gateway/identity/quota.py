@@ -36,7 +36,7 @@ class Resource(StrEnum):
     VOLUMES = "VOLUMES"
     """Volumes."""
     VOLUME_GIB = "VOLUME_GIB"
-    """Size of all volumes and snapshots, in GiB."""
+    """Size of all volumes and of all snapshots, in GiB."""
     SNAPSHOTS = "SNAPSHOTS"
     """Volume snapshots."""
     NETWORKS = "NETWORKS"
@@ -51,6 +51,8 @@ class Resource(StrEnum):
     """Size of those images as uploaded, in GiB, rounded up for each image."""
     SERVER_GROUPS = "SERVER_GROUPS"
     """Server groups."""
+    SERVER_SNAPSHOTS = "SERVER_SNAPSHOTS"
+    """Snapshots of whole servers."""
 
 
 DEFAULTS: Mapping[Resource, int] = {
@@ -66,6 +68,7 @@ DEFAULTS: Mapping[Resource, int] = {
     Resource.IMAGES: 40,
     Resource.IMAGE_GIB: 400,
     Resource.SERVER_GROUPS: 20,
+    Resource.SERVER_SNAPSHOTS: 40,
 }
 
 

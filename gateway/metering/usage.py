@@ -34,7 +34,7 @@ class Metered(StrEnum):
     VOLUME_GIB = "VOLUME_GIB"
     """Volumes, attached or not, in GiB."""
     SNAPSHOT_GIB = "SNAPSHOT_GIB"
-    """Volume snapshots, in GiB."""
+    """Snapshots of volumes and of servers, in GiB."""
     IMAGE_BYTES = "IMAGE_BYTES"
     """Images as stored, in bytes."""
     ADDRESS = "ADDRESS"

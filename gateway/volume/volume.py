@@ -50,7 +50,7 @@ class VolumeStatus(StrEnum):
     EXTENDING = "EXTENDING"
     """Being grown."""
     HELD = "HELD"
-    """Staying as it is: its server was adopted or is being moved, or an image is being made of it."""
+    """Staying as it is: its server was adopted, is being moved or has snapshots, or an image is being made of it."""
     DELETING = "DELETING"
     """On its way out."""
     ERROR = "ERROR"

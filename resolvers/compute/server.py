@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import strawberry
 from strawberry.types import Info
 
-from gateway.compute import flavor, host, keypair, migration, resizing, server, server_create, server_group
+from gateway.compute import (
+    flavor,
+    host,
+    keypair,
+    migration,
+    resizing,
+    server,
+    server_create,
+    server_group,
+    server_snapshot,
+)
 from gateway.compute.server_state import Action
 from gateway.identity import tenant
 from gateway.image import image
@@ -71,6 +81,10 @@ class Server(Node):
     adopted = column("Whether it was taken over from a machine that was there before the cloud.")
     managed = column("False while an adopted machine was only looked at: nothing about it was changed yet.")
     in_place = column("Whether its machine still is the one that was adopted, with its disks where they were.")
+    snapshots = children_connection(
+        Listing(server_snapshot.NOUN, server_snapshot.find, server_snapshot.Filter, server_snapshot.ORDERS),
+        "server_id", "Snapshots of it as a whole, oldest first.",
+    )  # fmt: skip
     migrations = children(migration.NOUN, "server_id", "Its moves to other hosts, oldest first.")
     resize = edge(resizing.NOUN, "resize_id", "The change of its size that is under way or waits to be confirmed.")
     tags = column("Words to find it by.")
@@ -78,6 +92,7 @@ class Server(Node):
     allowed_actions = computed(
         list[Action],
         server.allowed_actions, "What may be asked of it now.", "status", "in_place", "migration_id", "resize_id",
+        "snapshot_count",
     )  # fmt: skip
     jobs = children_connection(
         Listing(job.NOUN, job.find, job.Filter, job.ORDERS), "target", "What was done to it, oldest first."

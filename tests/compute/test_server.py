@@ -74,7 +74,10 @@ def test_stop_start_reboot(scene: Scene) -> None:
     found = scene.alice.ok(GET, id=server)["server"]
     assert (found["status"], found["allowedActions"]) == (
         "STOPPED",
-        ["START", "DELETE", "ATTACH_VOLUME", "DETACH_VOLUME", "UPDATE", "ATTACH_PORT", "DETACH_PORT", "RESIZE", "RELOCATE"],
+        [
+            "START", "DELETE", "ATTACH_VOLUME", "DETACH_VOLUME", "UPDATE", "ATTACH_PORT", "DETACH_PORT", "RESIZE",
+            "RELOCATE", "SNAPSHOT", "REVERT",
+        ],
     )  # fmt: skip
     scene.do_and_work("serverStop", id=server)
     assert scene.alice.refused("serverReboot", id=server) == [("INVALID_STATE", ["id"])]

@@ -30,7 +30,7 @@ def test_a_suspended_server_goes_on_and_is_not_metered_meanwhile(scene: Scene) -
     scene.do_and_work("serverSuspend", id=server)
     found = scene.alice.ok(GET, id=server)["server"]
     assert (found["status"], found["statusReason"]) == ("SUSPENDED", None)
-    assert found["allowedActions"] == ["START", "STOP", "DELETE", "UPDATE", "RESUME"]
+    assert found["allowedActions"] == ["START", "STOP", "DELETE", "UPDATE", "RESUME", "REVERT"]
     assert metered(scene) == set()
     assert scene.used() == before
     scene.world.reconcile("servers")
@@ -47,7 +47,7 @@ def test_a_suspended_server_goes_on_and_is_not_metered_meanwhile(scene: Scene) -
 def test_a_paused_server_goes_on(scene: Scene) -> None:
     server = scene.server()
     scene.do_and_work("serverPause", id=server)
-    assert scene.alice.ok(GET, id=server)["server"]["allowedActions"] == ["STOP", "DELETE", "UPDATE", "UNPAUSE"]
+    assert scene.alice.ok(GET, id=server)["server"]["allowedActions"] == ["STOP", "DELETE", "UPDATE", "UNPAUSE", "REVERT"]
     assert scene.alice.refused("serverResume", id=server) == [("INVALID_STATE", ["id"])]
     scene.do_and_work("serverUnpause", id=server)
     assert scene.status(server) == "ACTIVE"

@@ -24,6 +24,7 @@ from gateway.compute import (
     resizing,
     server,
     server_create,
+    snapshotting,
     standstill,
 )
 from gateway.compute import flavor as flavors
@@ -215,6 +216,33 @@ def _port_detach(stage: Stage) -> None:
         stage.done(port_attachment.attach, port_attachment.PortAttach(server_id=holder, **network))  # type: ignore[arg-type]  # checked by the model
     )
     stage.order(port_attachment.detach, port_attachment.PortDetach(port_id=port, delete=True))
+
+
+def _snapshotted(stage: Stage) -> tuple[str, snapshotting.ServerSnapshotCreate]:
+    """A running server with a volume, and the wish for a snapshot of it."""
+    holder, _ = _attached(stage)
+    return holder, snapshotting.ServerSnapshotCreate(server_id=holder, name="n")
+
+
+@scenario("server_snapshot.create")
+def _server_snapshot_create(stage: Stage) -> None:
+    _, wanted = _snapshotted(stage)
+    stage.order(snapshotting.create, wanted)
+
+
+@scenario("server_snapshot.restore")
+def _server_snapshot_revert(stage: Stage) -> None:
+    _, wanted = _snapshotted(stage)
+    made = stage.id(stage.done(snapshotting.create, wanted))
+    stage.order(snapshotting.revert, snapshotting.ServerSnapshotRevert(id=made))
+
+
+@scenario("server_snapshot.delete")
+def _server_snapshot_delete(stage: Stage) -> None:
+    """The middle of three."""
+    _, wanted = _snapshotted(stage)
+    made = [stage.id(stage.done(snapshotting.create, wanted)) for _ in range(3)]
+    stage.order(snapshotting.delete, snapshotting.ServerSnapshotDelete(id=made[1]))
 
 
 @scenario("snapshot.create")

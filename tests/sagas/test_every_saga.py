@@ -35,6 +35,7 @@ KEPT: dict[tuple[str, str], frozenset[str]] = {
     ("server.create", "image"): IMAGE,
     ("server.start", "power"): POWER,
     ("server.stop", "power"): POWER,
+    ("server_snapshot.restore", "revert"): POWER | {"centre.volumes"},
     ("volume.create", "image"): IMAGE,
     ("volume.extend", "extend"): frozenset({"centre.volumes", "centre.tally"}),
 }

@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 from drivers.api import Power, PowerAction, Transient, VolumeSpec
 from gateway.compute import host as hosts
 from gateway.compute import migration as migrations
-from gateway.compute import placing, resizing, server_create
+from gateway.compute import placing, resizing, server_create, server_snapshot
 from gateway.compute import server as servers
 from gateway.compute.host import Amount, Hypervisor
 from gateway.compute.server import Server
@@ -437,6 +437,8 @@ def _forget(_run: Run) -> Change:
         if server.host_id is not None:
             fresh = Amount(server.vcpus, server.ram_mib, server.disk_gib)
             hosts.release(session, server.host_id, fresh)
+        for each in server_snapshot.of_server(session, server.id):
+            server_snapshot.forget(session, each)
         migrations.forget(session, server.id)
         resizing.forget(session, server)
         servers.forget(session, server)
