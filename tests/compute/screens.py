@@ -95,10 +95,10 @@ class Screen:
         assert (kind, count, encoding) == (0, 1, 0)
         return self.read(width * height * 4)
 
-    def key(self, symbol: int) -> None:
-        """Press a key and let go of it."""
-        for down in (1, 0):
-            self.wire.send(struct.pack(">BBxxI", 4, down, symbol))
+    def key(self, *symbols: int) -> None:
+        """Press keys one after the other, and let go of them."""
+        for down, each in [*((1, each) for each in symbols), *((0, each) for each in reversed(symbols))]:
+            self.wire.send(struct.pack(">BBxxI", 4, down, each))
 
     def end(self) -> tuple[int, str]:
         """How the gateway closed it, after whatever else came."""

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.xdist_group("end-to-end-kvm"), pytest.mark.timeout(600
 CHANGES = "subscription($id: ID!) { serverChanged(id: $id) { status statusReason } }"
 USER_DATA = "#!/bin/sh\necho 'SG: HELLO from user data' >/dev/console\n"
 SEEN_S = 10.0
+CTRL_ALT_DEL = (0xFFE3, 0xFFE9, 0xFFFF)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,8 @@ def _seen(at: Site, guest: Guest) -> Screen:
         screen.wire.send(struct.pack(">BxHi", 2, 1, 0))  # raw pixels, please
         screen.ask((0, 0, width, height))
         assert len(set(screen.update())) > 1, "something stands there"
+    screens[0].key(*CTRL_ALT_DEL)
+    assert "boots=4 " in guest.says("READY", 4)
     gone.do("sessionRevoke", "sessions { id }")
     assert screens[1].end() == (4403, "You may not see it any more")
     assert at.host.run(("ss", "-Hltn", "sport >= 5900 and sport < 6000")) == ""
