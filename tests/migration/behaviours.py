@@ -40,6 +40,11 @@ class Behaviours:
     works: set[Capability] = field(default_factory=set)
     lacks: set[Capability] = field(default_factory=set)
 
+    @property
+    def doors(self) -> frozenset[Capability]:
+        """What is asked for. A disk of the sim host is hashed zero by zero on its way out, which tests/volume does."""
+        return frozenset(Capability) - set(NO_DOOR) - ({Capability.DISK_TRANSPORT} if self.kind == "SIM" else set())
+
     def all(self) -> None:
         """Everything; the server is gone afterwards. Nothing is unplugged while it runs, for no guest lets go of it."""
         volume = self._volumes()
@@ -63,9 +68,10 @@ class Behaviours:
         for port in ports:
             self.boss.do("portDelete", "__typename", id=port)
         self.works.add(Capability.NETWORKS)
-        made = self._tries(Capability.DISK_TRANSPORT, "imageCapture", "image { id }", volumeId=volume, name="taken")
-        if made:
-            self.boss.do("imageDelete", "__typename", id=made["image"]["id"])
+        if Capability.DISK_TRANSPORT in self.doors:
+            taken = self._tries(Capability.DISK_TRANSPORT, "imageCapture", "image { id }", volumeId=volume, name="t")
+            if taken:
+                self.boss.do("imageDelete", "__typename", id=taken["image"]["id"])
         self._done("volumeDelete", id=volume)
         self.works.add(Capability.VOLUMES)
 
