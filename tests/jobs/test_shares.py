@@ -40,7 +40,7 @@ def test_whoever_comes_takes_hosts_only_for_itself(living: set[str], host: int, 
 
 
 def test_shares_are_of_about_one_size() -> None:
-    living = tuple(f"worker-{number}" for number in range(3))
+    living = tuple(f"worker-{number}" for number in range(4))
     held = [worker.owner(living, host) for host in range(1, 4001)]
     assert all(900 < held.count(name) < 1100 for name in living)
     assert worker.owner((), 1) is None
