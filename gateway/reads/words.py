@@ -118,8 +118,8 @@ class SqliteWords:
                 return sa.func.replace(plain(column), literal(" "), literal("T")).concat(literal("Z"))
             case Kind.JSON:
                 return sa.func.json(plain(column))
-            case Kind.FLOAT:  # as text: json_object prints 15 digits only
-                return sa.func.printf(literal("%!.17g"), plain(column))
+            case Kind.FLOAT:  # as text: json_object prints 15 digits only; printf takes null for 0
+                return sa.case((column.is_not(None), sa.func.printf(literal("%!.17g"), plain(column))))
             case Kind.INT32:
                 return _Fitting(plain(column), plain(column), literal(POISON))
             case _:

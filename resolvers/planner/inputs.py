@@ -1,13 +1,16 @@
 """What a request gives a plan, apart from its shape: page sizes, cursors and ids out of its variables.
 
-An argument that is a variable of its own (``first: $first``) becomes an input, read anew from each request; every other
-value (filters, orders, ``@include``) belongs to the shape, and another value is another plan. What the ordinary path
+An argument that is a variable of its own (``first: $first``) becomes an input, read anew from each request, and so do
+the values of filters that hold variables; every other value (orders, ``@include``) belongs to the shape, and another
+value is another plan. What the ordinary path
 would refuse (a page of 1,000, a foreign cursor, an id of nothing) is refused here by an exception, so that it answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from graphql import (
@@ -22,6 +25,7 @@ from graphql import (
     Visitor,
     visit,
 )
+from graphql.execution.values import VariableValues
 from graphql.language import ArgumentNode
 
 from gateway.kernel import paging
@@ -31,6 +35,10 @@ from resolvers.planner.selection import Selection
 Make = Callable[[Mapping[str, Any]], Any]
 """An input from the coerced variables."""
 
+Find = Callable[[VariableValues], Any]
+"""A filtered list's select from the coerced variables."""
+
+FILTER: Final = "filter"
 INPUTS: Final = frozenset({"id", "first", "last", "after", "before"})
 """Arguments whose values are inputs."""
 
@@ -40,11 +48,25 @@ class Inputs:
 
     def __init__(self) -> None:
         self.makers: list[Make] = []
+        self.finds: list[tuple[int, Find]] = []
+        """Selects whose values are an input, with its number."""
+
+    def copy(self) -> Inputs:
+        """The inputs so far."""
+        made = Inputs()
+        made.makers, made.finds = list(self.makers), list(self.finds)
+        return made
 
     def add(self, make: Make) -> Given:
         """A new input."""
         self.makers.append(make)
         return Given(len(self.makers) - 1)
+
+    def filter(self, find: Find) -> int:
+        """The number of a new input: the values that the filter of a list is about."""
+        number = self.add(lambda _variables: ()).number
+        self.finds.append((number, find))
+        return number
 
     def argument(self, selection: Selection, name: str, value: Any, read: Callable[[Any], Any]) -> Given:
         """The input of an argument whose value is now ``value``: read from its variable if it is one."""
@@ -72,19 +94,46 @@ class Inputs:
         value = getattr(wanted, name)
         if value is None:
             return None
-        return self.argument(selection, name, value, lambda text: tuple(paging.decoded(text, wanted, name)))
+        return self.argument(selection, name, value, lambda text: _keys(text, wanted.order, name, wanted.descending))
+
+
+@lru_cache(maxsize=4096)
+def _keys(text: str, order: str, name: str, descending: bool) -> tuple[Any, ...]:  # noqa: FBT001 - a key of the cache
+    """The keys in a cursor: pages are read again and again."""
+    return tuple(paging.decoded(text, paging.Want(order=order, descending=descending), name))
 
 
 def _variable(name: str, read: Callable[[Any], Any]) -> Make:
     return lambda variables: read(variables[name])
 
 
-def variables_of_shape(document: DocumentNode, operation: OperationDefinitionNode) -> tuple[str, ...]:
-    """The operation's variables whose values decide the plan: those that are anything but an input."""
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """An operation's variables by what their values decide: ``shaping`` ones the plan, ``filtering`` ones nothing but
+    which comparisons a filter consists of. All others are inputs.
+    """
+
+    shaping: tuple[str, ...]
+    filtering: tuple[str, ...]
+
+
+def variables_of(document: DocumentNode, operation: OperationDefinitionNode) -> Variables:
+    """What the operation's variables are for."""
     found = _Uses()
     visit(document, found)
     declared = [each.variable.name.value for each in operation.variable_definitions or ()]
-    return tuple(name for name in declared if name in found.elsewhere or name not in found.inputs)
+    shaping = [each for each in declared if each in found.elsewhere or each not in found.inputs | found.filters]
+    return Variables(tuple(shaping), tuple(each for each in declared if each in found.filters and each not in shaping))
+
+
+def holds_variables(selection: Selection, name: str) -> bool:
+    """Whether there are variables in an argument."""
+    for each in selection.node.arguments or ():
+        if each.name.value == name:
+            found = _Uses()
+            visit(each.value, found)
+            return bool(found.elsewhere)
+    return False
 
 
 def variables_of_nouns(operation: OperationDefinitionNode) -> tuple[str, ...]:
@@ -101,20 +150,22 @@ _PLAIN: Final = {"ID": str, "String": str, "Int": int}
 _INT32: Final = 2**31
 
 
-def plain_variables(operation: OperationDefinitionNode) -> dict[str, type[Any]]:
-    """The Python type of each variable whose value needs no coercion when it has that very type already."""
-    found: dict[str, type[Any]] = {}
+def plain_variables(operation: OperationDefinitionNode) -> dict[str, tuple[type[Any], ...]]:
+    """The Python types of each variable whose value needs no coercion when it has one of these already."""
+    found: dict[str, tuple[type[Any], ...]] = {}
     for each in operation.variable_definitions or ():
+        promised = isinstance(each.type, NonNullTypeNode)
         kind = each.type.type if isinstance(each.type, NonNullTypeNode) else each.type
         if isinstance(kind, NamedTypeNode) and kind.name.value in _PLAIN:
-            found[each.variable.name.value] = _PLAIN[kind.name.value]
+            plain = _PLAIN[kind.name.value]
+            found[each.variable.name.value] = (plain,) if promised else (plain, type(None))
     return found
 
 
-def plainly(variables: Mapping[str, Any], kinds: Mapping[str, type[Any]]) -> bool:
+def plainly(variables: Mapping[str, Any], kinds: Mapping[str, tuple[type[Any], ...]]) -> bool:
     """Whether graphql-core would leave these values as they are."""
     for name, value in variables.items():
-        if type(value) is not kinds.get(name):
+        if type(value) not in kinds.get(name, ()):
             return False
         if type(value) is int and not -_INT32 <= value < _INT32:
             return False
@@ -127,6 +178,7 @@ class _Uses(Visitor):
     def __init__(self) -> None:
         super().__init__()
         self.inputs: set[str] = set()
+        self.filters: set[str] = set()
         self.elsewhere: set[str] = set()
 
     def enter_argument(self, node: ArgumentNode, _key: Any, _parent: Any, _path: Any, ancestors: Any) -> Any:
@@ -134,6 +186,11 @@ class _Uses(Visitor):
         field = next((each for each in reversed(ancestors) if not isinstance(each, tuple | list)), None)
         if isinstance(node.value, VariableNode) and isinstance(field, FieldNode) and node.name.value in INPUTS:
             self.inputs.add(node.value.name.value)
+            return self.SKIP
+        if isinstance(field, FieldNode) and node.name.value == FILTER:
+            inner = _Uses()
+            visit(node.value, inner)
+            self.filters |= inner.elsewhere
             return self.SKIP
         return None
 

@@ -2,7 +2,7 @@
 
 A valid query becomes a plan once: one SQL statement whose answer is the JSON of ``data``. Plans are kept in one bounded
 dict by the operation, the values of its variables that shape it, and the subject's shape; a request then costs binding
-its inputs, one statement and filling its holes.
+its inputs, one statement and filling its holes. Root fields that have no plan are the executor's, beside the others.
 
 Invariant: a plan answers only what the executor would answer without an error. Whatever else comes up (a field without
 a spelling, a refused caller, a bad cursor, a broken connection, a row that breaks a promise) is answered None, and the
@@ -12,13 +12,13 @@ ordinary path tells it in its own words. Nothing here decides what may be seen: 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from graphql.execution import Executor
-from graphql.execution.values import get_variable_values
+from graphql.execution.values import VariableValues, get_variable_values
 from strawberry import Schema
 
 from gateway.kernel.access import Need, Subject, check
@@ -26,19 +26,23 @@ from gateway.kernel.errors import Refusal, Refusals
 from gateway.kernel.noun import Noun
 from gateway.reads import subjects
 from gateway.reads.errors import NotAsPromised, NotRead, Unspelt
+from gateway.reads.filters import Taken
 from gateway.reads.reader import Reader as Connections
-from gateway.reads.statement import Dialect, Statement, compiled
+from gateway.reads.statement import Dialect, compiled
 from gateway.reads.subjects import Shape, Shapes
-from gateway.reads.tree import Root
+from gateway.reads.tree import Const, Root
 from resolvers.kernel import graph, nodes
 from resolvers.kernel.connections import Listing
 from resolvers.kernel.context import Context
 from resolvers.kernel.roots import ROOTS
-from resolvers.planner.inputs import Make, plain_variables, plainly, variables_of_nouns, variables_of_shape
+from resolvers.planner.inputs import Variables, plain_variables, plainly, variables_of, variables_of_nouns
+from resolvers.planner.plans import Family, Plan, structure, without
 from resolvers.planner.reading import Reader, Tables
 from resolvers.planner.selection import Reading, Selection, Unplanned
 from resolvers.transport.operations import Operation
+from resolvers.transport.settings import Mixed
 
+_TYPENAME = "__typename"
 _PLANS = 1024
 _SMALL_COST = 4096
 """Operations up to this cost, some two milliseconds, are read in the event loop's own thread on SQLite: a thread costs
@@ -46,24 +50,6 @@ a tenth of that, and the executor would keep the loop busy for longer. What an i
 """
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A compiled operation: its statement, its inputs, the JSON between its roots, and what its roots need."""
-
-    statement: Statement
-    inputs: tuple[Make, ...]
-    names: tuple[bytes, ...]
-    needs: tuple[Need, ...]
-    light: bool
-
-    def data(self, found: Sequence[bytes | None]) -> bytes:
-        """The JSON of ``data`` from the statement's row. Raises NotAsPromised."""
-        pieces: list[bytes] = []
-        for name, value in zip(self.names, found, strict=True):
-            pieces += (name, b"null" if value is None else value)
-        return self.statement.holes.filled(b"".join((*pieces, b"}")))
 
 
 Bound = tuple[Plan, Sequence[Any], bool]
@@ -74,8 +60,8 @@ Bound = tuple[Plan, Sequence[Any], bool]
 class Outline:
     """What is known of an operation before any variable has a value."""
 
-    variables: tuple[str, ...]
-    plain: Mapping[str, type[Any]]
+    variables: Variables
+    plain: Mapping[str, tuple[type[Any], ...]]
     nouns: tuple[str, ...]
     token: object
 
@@ -89,10 +75,12 @@ class Planner:
         self._connections = connections
         self._dialect = Dialect(on_sqlite=on_sqlite)
         self._shapes = Shapes()
-        self._plans: OrderedDict[Any, Plan | None] = OrderedDict()
+        self._plans: OrderedDict[Any, Plan | Family | None] = OrderedDict()
 
-    async def __call__(self, operation: Operation, variables: Mapping[str, Any], context: Context) -> bytes | None:
-        """The JSON text of ``data``, or None: the executor is to answer."""
+    async def __call__(
+        self, operation: Operation, variables: Mapping[str, Any], context: Context
+    ) -> bytes | Mixed | None:
+        """The JSON text of ``data``, or of some roots of it, or None: the executor is to answer."""
         try:
             bound = self._bound(operation, variables, context)
             if bound is None:
@@ -111,15 +99,18 @@ class Planner:
         if who is None:
             return None
         outline = operation.memo.get("outline") or self._outline(operation)
-        plan = self._plan(operation, outline, variables, who.shape)
-        if plan is None:
+        found = self._kept(operation, outline, variables, who.shape)
+        taken: Sequence[Taken] = ()
+        if isinstance(found, Family):
+            found, taken = self._member(found, operation, outline, variables, who.shape)
+        if found is None:
             return None
-        for need in plan.needs:
+        for need in found.needs:
             check(subject, need)
-        coerced = variables if plainly(variables, outline.plain) else self._coerced(operation, variables)
-        parameters = plan.statement.bound([make(coerced) for make in plan.inputs], who.values)
-        small = plan.light and context.limits is not None and context.limits.cost <= _SMALL_COST
-        return plan, parameters, small
+        coerced = variables if plainly(variables, outline.plain) else self._coerced(operation, variables).coerced
+        parameters = found.statement.bound(found.given(coerced, taken), who.values)
+        small = found.light and context.limits is not None and context.limits.cost <= _SMALL_COST
+        return found, parameters, small
 
     def close(self) -> None:
         """Drop all connections."""
@@ -129,58 +120,104 @@ class Planner:
 
     @staticmethod
     def _outline(operation: Operation) -> Outline:
-        shaping = variables_of_shape(operation.document, operation.node)
-        found = Outline(shaping, plain_variables(operation.node), variables_of_nouns(operation.node), object())
+        found = Outline(
+            variables_of(operation.document, operation.node), plain_variables(operation.node),
+            variables_of_nouns(operation.node), object(),
+        )  # fmt: skip
         operation.memo["outline"] = found
         return found
 
-    def _plan(self, operation: Operation, outline: Outline, variables: Mapping[str, Any], shape: Shape) -> Plan | None:
+    def _kept(
+        self, operation: Operation, outline: Outline, variables: Mapping[str, Any], shape: Shape
+    ) -> Plan | Family | None:
         said: Any = None
-        if outline.variables or outline.nouns:
-            said = tuple([repr(variables[name]) if name in variables else None for name in outline.variables])
+        if outline.variables.shaping or outline.nouns:
+            said = _said(outline.variables.shaping, variables)
             said += tuple([str(variables.get(name)).rpartition("_")[0] for name in outline.nouns])
         nulls = tuple([name for name, value in variables.items() if value is None]) if variables else None
         key = (outline.token, shape, said, tuple(variables), nulls)
         try:
-            plan = self._plans[key]
+            found = self._plans[key]
             self._plans.move_to_end(key)
         except KeyError:
-            plan = self._plans[key] = self._compiled(operation, variables, shape)
+            found = self._plans[key] = self._compiled(operation, variables, shape)
             if len(self._plans) > _PLANS:
                 self._plans.popitem(last=False)
-        return plan
+        return found
 
-    def _coerced(self, operation: Operation, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _member(
+        self, family: Family, operation: Operation, outline: Outline, variables: Mapping[str, Any], shape: Shape
+    ) -> tuple[Plan | None, Sequence[Taken]]:
+        """The plan of a family for the values in these variables."""
+        said = _said(outline.variables.filtering, variables)
+        known = family.known.get(said)
+        if known is not None:
+            return known
+        taken = family.taken(self._coerced(operation, variables))
+        kind = structure(taken)
+        if kind not in family.plans:
+            made = self._compiled(operation, variables, shape)
+            family.keep(taken, made.plans[kind] if isinstance(made, Family) else None)
+        plan = family.plans[kind]
+        family.learn(said, plan, taken)
+        return plan, taken
+
+    def _coerced(self, operation: Operation, variables: Mapping[str, Any]) -> VariableValues:
         found = get_variable_values(self._core, operation.node.variable_definitions or (), dict(variables))
         if isinstance(found, list):
             raise Unplanned("a variable's value is refused")
-        return found.coerced
+        return found
 
-    def _compiled(self, operation: Operation, variables: Mapping[str, Any], shape: Shape) -> Plan | None:
-        """A new plan; None when there is none for this operation whatever its inputs are."""
+    def _compiled(self, operation: Operation, variables: Mapping[str, Any], shape: Shape) -> Plan | Family | None:
+        """A new plan, or a family with its first; None when there is none whatever the inputs are."""
         built = Executor.build(self._core, operation.document, None, None, dict(variables), operation.name)
         if isinstance(built, list):
             raise Unplanned("the operation is refused")
         reading = Reading(self._core, operation.node, built.fragments, built.variable_values)
-        reader = Reader(self._tables)
-        try:
-            roots = reading.roots()
-            if not roots:
-                return None
-            subject = subjects.symbolic(shape)
-            trees = [self._root(reader, each, subject) for each in roots.values()]
-            statement = compiled(trees, subject, self._dialect)
-        except (Unplanned, Unspelt) as reason:
-            log.debug("no plan", reason=str(reason))
+        subject = subjects.symbolic(shape)
+        reader = Reader(self._tables, subject)
+        roots = reading.roots()
+        trees = self._trees(reader, roots, subject)
+        if all(roots[name].name == _TYPENAME for name in trees):
             return None
-        names = tuple(
-            b"%s%s:" % (b"," if number else b"{", b'"' + name.encode() + b'"') for number, name in enumerate(roots)
-        )
-        needs = tuple(dict.fromkeys(ROOTS["Query", each.name].need for each in roots.values()))
-        one_index = shape.admin or sum(shape.tenants) <= 1
-        return Plan(statement, tuple(reader.inputs.makers), names, needs, light=reader.light and one_index)
+        finds = tuple(find for _, find in reader.inputs.finds)
+        plan = None
+        try:
+            statement = compiled(list(trees.values()), subject, self._dialect)
+            left = [each for name, each in roots.items() if name not in trees]
+            plan = Plan(
+                statement=statement,
+                inputs=tuple(reader.inputs.makers),
+                filtered=tuple(number for number, _ in reader.inputs.finds),
+                names=tuple(trees),
+                needs=_needs(roots[name].name for name in trees),
+                light=reader.light and (shape.admin or sum(shape.tenants) <= 1),
+                order=tuple(roots),
+                rest=without(operation.document, operation.node, left) if left else None,
+            )
+        except Unspelt as reason:
+            log.debug("no plan", reason=str(reason))
+        if not finds:
+            return plan
+        family = Family(finds)
+        family.keep(family.taken(built.variable_values), plan)
+        return family
+
+    def _trees(self, reader: Reader, roots: Mapping[str, Selection], subject: Subject) -> dict[str, Root]:
+        """The roots that can be planned."""
+        found: dict[str, Root] = {}
+        for name, each in roots.items():
+            before = reader.mark()
+            try:
+                found[name] = self._root(reader, each, subject)
+            except (Unplanned, Unspelt) as reason:
+                reader.back(before)
+                log.debug("not planned", root=name, reason=str(reason))
+        return found
 
     def _root(self, reader: Reader, selection: Selection, subject: Subject) -> Root:
+        if selection.name == _TYPENAME:
+            return Const('"Query"')
         root = ROOTS.get(("Query", selection.name))
         query = self._core.query_type
         if root is None or root.reads is None or query is None:
@@ -194,3 +231,13 @@ class Planner:
         if root.reads is nodes.ANY:
             return reader.any(query, selection)
         raise Unplanned(f"Query.{selection.name}")
+
+
+def _needs(names: Iterable[str]) -> tuple[Need, ...]:
+    """What some root fields need."""
+    return tuple(dict.fromkeys(ROOTS["Query", name].need for name in names if name != _TYPENAME))
+
+
+def _said(names: Sequence[str], variables: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """The values of some variables as they came, as a key."""
+    return tuple([repr(variables[name]) if name in variables else None for name in names])

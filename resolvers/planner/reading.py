@@ -14,19 +14,20 @@ from datetime import datetime
 from typing import Any
 
 from graphql import GraphQLNonNull, GraphQLObjectType, get_named_type, is_list_type
+from graphql.execution.values import VariableValues
 from strawberry import Schema
 from strawberry.types.arguments import convert_arguments
 
 from gateway.kernel import noun as nouns
 from gateway.kernel import paging
-from gateway.kernel.access import Subject
+from gateway.kernel.access import NOBODY, Subject
 from gateway.kernel.noun import Noun
-from gateway.reads import tree
+from gateway.reads import filters, tree
 from gateway.reads.columns import Shown, kind_of
 from gateway.reads.tree import Const, Hole, Id, Object, One, Page, Part, PartOf, Root, Rows, Value
 from resolvers.kernel import graph, inputs
 from resolvers.kernel.connections import Beside, Listing, want
-from resolvers.planner.inputs import Inputs
+from resolvers.planner.inputs import FILTER, Inputs, holds_variables
 from resolvers.planner.render import filling, printed, shower
 from resolvers.planner.selection import Selection, Unplanned, strawberry_field
 
@@ -76,10 +77,12 @@ class Tables:
             raise Unplanned(core.name)
         return found
 
-    def converted(self, core: GraphQLObjectType, selection: Selection) -> dict[str, Any]:
+    def converted(
+        self, core: GraphQLObjectType, selection: Selection, variables: VariableValues | None = None
+    ) -> dict[str, Any]:
         """A field's arguments as its resolver would get them."""
         return convert_arguments(
-            selection.arguments(core),
+            selection.arguments(core, variables),
             strawberry_field(core, selection.name).arguments,
             scalar_registry=self.schema.schema_converter.scalar_registry,
             config=self.schema.config,
@@ -87,13 +90,22 @@ class Tables:
 
 
 class Reader:
-    """Builds the tree of one operation; gathers its inputs."""
+    """Builds the tree of one operation for the shape of a subject; gathers its inputs."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, subject: Subject = NOBODY) -> None:
         self._tables = tables
+        self._subject = subject
         self.inputs = Inputs()
         self.light = True
         """Whether every page follows an index and counts nothing: then its cost says how long it takes."""
+
+    def mark(self) -> tuple[Inputs, bool]:
+        """Where it stands."""
+        return self.inputs.copy(), self.light
+
+    def back(self, mark: tuple[Inputs, bool]) -> None:
+        """Stand there again: what was read since is not planned."""
+        self.inputs, self.light = mark
 
     def found(self, noun: Noun[Any], core: GraphQLObjectType, selection: Selection) -> Root:
         """``noun(id)``. Raises NotFound for an id of something else."""
@@ -208,8 +220,7 @@ class Reader:
         given = self._tables.converted(core, selection)
         wanted = want(given)
         _, backwards = paging.extent(wanted)
-        kept = inputs.command_of(listing.filter, given["filter"]) if given.get("filter") else listing.filter()
-        self.light &= not given.get("filter") and wanted.order == paging.CREATED_AT
+        self.light &= not given.get(FILTER) and wanted.order == paging.CREATED_AT
         order = None if wanted.order == paging.CREATED_AT else listing.orders[wanted.order].key
         connection = get_named_type(core.fields[selection.name].type)
         if not isinstance(connection, GraphQLObjectType):
@@ -219,11 +230,26 @@ class Reader:
             (name, self._part(connection, place, wanted, each)) for name, each in selection.below(connection).items()
         )
         return Page(
-            listing.noun.table, lambda subject: listing.find(subject, kept), fields,
+            listing.noun.table, self._found(listing, core, selection), fields,
             size=self.inputs.size(selection, wanted), order=order, descending=wanted.descending, backwards=backwards,
             after=self.inputs.cursor(selection, wanted, "after"),
             before=self.inputs.cursor(selection, wanted, "before"), key=key, own_prefix=prefix,
         )  # fmt: skip
+
+    def _found(self, listing: Listing, core: GraphQLObjectType, selection: Selection) -> Callable[[Subject], Any]:
+        """The list's select, with the values of a filter that holds variables as an input."""
+
+        def find(variables: VariableValues | None) -> Any:
+            said = self._tables.converted(core, selection, variables).get(FILTER)
+            kept = inputs.command_of(listing.filter, said) if said else listing.filter()
+            return listing.find(self._subject, kept)
+
+        select = find(None)
+        if not holds_variables(selection, FILTER):
+            return lambda _subject: select
+        self.light = False
+        number = self.inputs.filter(find)
+        return lambda _subject: filters.opened(select, number)
 
     def _part(
         self, connection: GraphQLObjectType, place: _Place, wanted: paging.Want, selection: Selection

@@ -63,9 +63,9 @@ class Selection:
         """The types that an abstract type's object may have."""
         return self.reading.schema.get_possible_types(core)
 
-    def arguments(self, core: GraphQLObjectType) -> dict[str, Any]:
-        """The field's arguments, coerced."""
-        return get_argument_values(core.fields[self.name], self.node, self.reading.variables)
+    def arguments(self, core: GraphQLObjectType, variables: VariableValues | None = None) -> dict[str, Any]:
+        """The field's arguments, coerced; with other variables than the operation's if there are any."""
+        return get_argument_values(core.fields[self.name], self.node, variables or self.reading.variables)
 
 
 def _grouped(reading: Reading, found: dict[str, list[FieldDetails]]) -> dict[str, Selection]:

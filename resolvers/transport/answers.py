@@ -38,10 +38,9 @@ class Answer:
         if self.errors:
             rest["errors"] = list(self.errors)
         if isinstance(self.data, bytes):
-            if self.extensions:
-                rest["extensions"] = dict(self.extensions)
-            tail = b"," + encoded(rest)[1:] if rest else b"}"
-            return b'{"data":' + self.data + tail
+            head = encoded(rest)[:-1] + b"," if rest else b"{"
+            tail = b"," + encoded({"extensions": dict(self.extensions)})[1:] if self.extensions else b"}"
+            return b'%s"data":%s%s' % (head, self.data, tail)
         if self.executed:
             rest["data"] = self.data
         if self.extensions:

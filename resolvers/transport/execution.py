@@ -15,12 +15,12 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, Final, cast
 
-from graphql import ExecutionResult, GraphQLError, GraphQLSchema, OperationType
+from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema, OperationType
 from graphql.execution import Executor, create_source_event_stream, execute_subscription_event
 from strawberry import Schema
 from strawberry.execution import optimized_is_awaitable
@@ -38,7 +38,7 @@ from resolvers.transport.once import Once
 from resolvers.transport.operations import DocumentCache, Operation
 from resolvers.transport.rates import Budget
 from resolvers.transport.requests import GraphQLRequest
-from resolvers.transport.settings import TransportSettings
+from resolvers.transport.settings import Mixed, TransportSettings
 
 _ANY_KIND: Final = frozenset(OperationType)
 _CHARS_PER_UNIT: Final = 100
@@ -174,13 +174,31 @@ class Engine:
         plan = self.settings.plan
         if plan is not None and ready.operation.kind is OperationType.QUERY:
             planned = await plan(ready.operation, ready.variables, context)
+            if isinstance(planned, Mixed):
+                return await self._mixed(ready, context, planned)
             if planned is not None:
                 info = ready.info
                 return Answer(executed=True, ready=b'{"data":%s%s' % (planned, _cost_told(info.cost, info.cost_limit)))
+        return await self._executed(ready, context)
+
+    async def _executed(self, ready: Ready, context: Any, document: DocumentNode | None = None) -> Answer:
+        """The executor's answer; ``document`` stands in for the operation's own."""
         async with self._extensions(ready, context) as extended:
-            executor = self._executor(ready, context, extended)
+            executor = self._executor(ready, context, extended, document)
             result = cast("ExecutionResult", await _settled(executor.execute_operation()))
         return await self._presented(ready, result, extended)
+
+    async def _mixed(self, ready: Ready, context: Any, mixed: Mixed) -> Answer:
+        """The executor's answer to the rest of an operation, with what is ready in its places."""
+        answer = await self._executed(ready, context, mixed.rest)
+        data = answer.data
+        if not isinstance(data, Mapping):
+            return answer
+        pieces = (
+            b'"%s":%s' % (name.encode(), mixed.ready[name] if name in mixed.ready else encoded(data[name]))
+            for name in mixed.order
+        )
+        return replace(answer, data=b"{%s}" % b",".join(pieces))
 
     async def stream(self, ready: Ready, offer: Offer | None = None) -> AsyncGenerator[Answer, None]:
         """Executes any operation as a stream of answers: one for a query or mutation, one per event of a subscription.
@@ -269,10 +287,12 @@ class Engine:
         except Exception as error:
             raise refusal(error, ready.caller.request_id) from error
 
-    def _executor(self, ready: Ready, context: Any, extended: Extended | None) -> Executor[Any]:
+    def _executor(
+        self, ready: Ready, context: Any, extended: Extended | None, document: DocumentNode | None = None
+    ) -> Executor[Any]:
         built = cast("type[Executor[Any]]", self._schema.execution_context_class).build(
             self._core,
-            ready.operation.document,
+            document or ready.operation.document,
             None,
             context,
             dict(ready.variables),

@@ -5,17 +5,32 @@ client; none can be switched off by leaving it out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from graphql import DocumentNode
 
 from resolvers.transport.limits import Limits
 from resolvers.transport.operations import Operation
 from resolvers.transport.rates import RateLimiter
 
-Plan = Callable[[Operation, Mapping[str, Any], Any], Awaitable[bytes | None]]
-"""A read planner: ``await plan(operation, variables, context)`` gives the JSON text of ``data``, or None to let the
-executor answer. Asked for queries only, after every check; ``operation.memo`` is where it keeps what it compiled."""
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """An operation of which some root fields are answered: ``ready`` JSON by response name. ``rest`` is a document with
+    the others alone, ``order`` the names of all.
+    """
+
+    order: Sequence[str]
+    ready: Mapping[str, bytes]
+    rest: DocumentNode
+
+
+Plan = Callable[[Operation, Mapping[str, Any], Any], Awaitable[bytes | Mixed | None]]
+"""A read planner: ``await plan(operation, variables, context)`` gives the JSON text of ``data``, or some roots of it,
+or None to let the executor answer. Asked for queries only, after every check; ``operation.memo`` is where it keeps what
+it compiled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ FIELDS = {
 }  # fmt: skip
 """Fields that only the executor answers: signed URLs, live readings, rollups, and what is of another kind each time."""
 ROOT_FIELDS = {
-    "auditVerify", "cloud", "foreignMachines", "nodes", "rateLimit", "serverCreatePlan", "serverMigratePlan", "usage",
+    "auditVerify", "cloud", "foreignMachines", "nodes", "rateLimit", "serverCreatePlan", "serverMigratePlan",
+    "serverRelocatePlan", "serverResizePlan", "usage",
 }  # fmt: skip
 PAGE = "query($first: Int!) { servers(first: $first) { nodes { %s } } }"
 DASHBOARD = """id name status createdAt flavor { name vcpus ramMib } image { id name }

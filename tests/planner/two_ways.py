@@ -29,7 +29,7 @@ from resolvers.kernel.context import Context, Services
 from resolvers.schema import schema
 from resolvers.transport.app import Caller, OperationInfo, TransportSettings, routes
 from resolvers.transport.rates import Budget
-from resolvers.transport.settings import Plan
+from resolvers.transport.settings import Mixed, Plan
 from tests.planner import scene
 from tests.world import KEY
 from workers.compute.live import Live
@@ -111,7 +111,9 @@ def _strictly(text: str) -> Any:
 
 @dataclass(slots=True)
 class Way:
-    """One application. ``planned`` counts the queries that the planner answered, ``asked`` those it was asked."""
+    """One application. ``planned`` counts the queries that the planner answered, ``mixed`` those of which it answered
+    some roots, ``asked`` those it was asked.
+    """
 
     app: Starlette
     meter: Meter
@@ -215,6 +217,13 @@ class TwoWays:
         assert self.on.counts["planned"] == before + 1, f"the planner left it to the executor:\n{document}"
         return found
 
+    def mixed(self, who: str, document: str, variables: Mapping[str, Any] | None = None) -> Answer:
+        """:meth:`same`, for an operation of which the planner answers some roots."""
+        before = self.on.counts["mixed"]
+        found = self.same(who, document, variables)
+        assert self.on.counts["mixed"] == before + 1, f"the planner did not answer a part of it:\n{document}"
+        return found
+
 
 def _way(services: Services, people: Mapping[str, Subject], plan: Plan | None, seconds: float) -> Way:
     counts: Counter[str] = Counter()
@@ -227,11 +236,12 @@ def _way(services: Services, people: Mapping[str, Subject], plan: Plan | None, s
     def context(identity: Any, _caller: Caller, operation: OperationInfo) -> Context:
         return Context(subject=identity.subject, services=services, limits=operation)
 
-    async def counted(operation: Any, variables: Any, given: Any) -> bytes | None:
+    async def counted(operation: Any, variables: Any, given: Any) -> bytes | Mixed | None:
         assert plan is not None
         found = await plan(operation, variables, given)
         counts["asked"] += 1
-        counts["planned"] += found is not None
+        counts["planned"] += isinstance(found, bytes)
+        counts["mixed"] += isinstance(found, Mixed)
         return found
 
     settings = TransportSettings(
