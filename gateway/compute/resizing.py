@@ -24,7 +24,7 @@ from gateway.compute import host as hosts
 from gateway.compute import placing, relocation
 from gateway.compute import server as servers
 from gateway.compute.flavor import Flavor
-from gateway.compute.host import Amount, Host
+from gateway.compute.host import Amount
 from gateway.compute.placement import Decision, Request
 from gateway.compute.server import Server
 from gateway.compute.server_state import Action, Phase, ServerStatus
@@ -36,12 +36,15 @@ from gateway.jobs.job import Job, Order
 from gateway.kernel import clock, row
 from gateway.kernel.access import CLOUD, Subject, within
 from gateway.kernel.command import AnyId, Command, Retryable
-from gateway.kernel.errors import Invalid, InvalidState, NoValidHost, Unsupported
+from gateway.kernel.errors import Invalid, InvalidState, NoValidHost
 from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
 from gateway.metering import usage
 from gateway.metering.usage import Metered
 from gateway.volume.volume import VolumeStatus
+
+GRACE_S = 60
+"""Seconds that a guest may take to shut down, unless somebody says otherwise."""
 
 
 class ResizeStatus(StrEnum):
@@ -141,7 +144,7 @@ class ServerResize(Retryable):
     server_id: AnyId = Option(description="The server; running or stopped.")
     flavor_id: AnyId = Option(description="Its new size. Its root disk may grow and never shrinks.")
     graceful_timeout_s: int = Option(
-        default=60, ge=0, le=3600,
+        default=GRACE_S, ge=0, le=3600,
         description="Seconds a running guest may take to shut down before it is powered off; 0 powers off at once.",
     )  # fmt: skip
 
@@ -150,22 +153,25 @@ class ServerResizeConfirm(Retryable):
     """The server whose new size is to stay."""
 
     server_id: AnyId = Option(description="The server.")
+    graceful_timeout_s: int = Option(
+        default=GRACE_S, ge=0, le=3600,
+        description="Its root disk grows as it runs. Only where its host cannot do that it is shut down for a moment: "
+        "seconds its guest may take before it is powered off; 0 powers off at once.",
+    )  # fmt: skip
 
 
 class ServerResizeRevert(Retryable):
     """The server that is to have its old size again."""
 
-    server_id: AnyId = Option(
-        description="The server. What was written on its disks meanwhile stays."
-    )
+    server_id: AnyId = Option(description="The server. What was written on its disks meanwhile stays.")
     graceful_timeout_s: int = Option(
-        default=60, ge=0, le=3600,
+        default=GRACE_S, ge=0, le=3600,
         description="Seconds a running guest may take to shut down before it is powered off; 0 powers off at once.",
     )  # fmt: skip
 
 
 def resize(session: Session, subject: Subject, command: ServerResize) -> dict[str, Any]:
-    """Order another size. Raises NotFound, Forbidden, InvalidState, InUse, Invalid, QuotaExceeded, Unsupported."""
+    """Order another size. Raises NotFound, Forbidden, InvalidState, InUse, Invalid, QuotaExceeded."""
     begun = _begin(session, subject, command)
     return _ordered(session, subject, begun, "server.resize", {"graceful_timeout_s": command.graceful_timeout_s})
 
@@ -173,7 +179,7 @@ def resize(session: Session, subject: Subject, command: ServerResize) -> dict[st
 def confirm(session: Session, subject: Subject, command: ServerResizeConfirm) -> dict[str, Any]:
     """Order that the new size stays. Raises NotFound, Forbidden, InvalidState."""
     found = _unconfirmed(session, subject, command.server_id, ResizeStatus.CONFIRMING)
-    return _ordered(session, subject, found, "resize.confirm", {})
+    return _ordered(session, subject, found, "resize.confirm", {"graceful_timeout_s": command.graceful_timeout_s})
 
 
 def revert(session: Session, subject: Subject, command: ServerResizeRevert) -> dict[str, Any]:
@@ -199,7 +205,7 @@ def confirm_overdue(session: Session, resize_id: int) -> Job | None:
     if server.phase is not Phase.VERIFY_RESIZE:
         return None
     found.status = ResizeStatus.CONFIRMING
-    job: Job = _ordered(session, CLOUD, found, "resize.confirm", {})["job"]
+    job: Job = _ordered(session, CLOUD, found, "resize.confirm", {"graceful_timeout_s": GRACE_S})["job"]
     return job
 
 
@@ -227,7 +233,7 @@ def _begin(session: Session, subject: Subject, command: ServerResize) -> Resize:
 
 
 def _checked_disk(session: Session, server: Server, flavor: Flavor) -> int:
-    """The size that the server's root disk will have. Raises Invalid, Unsupported."""
+    """The size that the server's root disk will have. Raises Invalid."""
     if flavor.deleted_at is not None:
         raise Invalid("This flavor is no longer offered.", path=("flavorId",))
     if flavor.id == server.flavor_id:
@@ -241,13 +247,6 @@ def _checked_disk(session: Session, server: Server, flavor: Flavor) -> int:
     if flavor.disk_gib < server.disk_gib:
         told = f"The server's root disk has {server.disk_gib} GiB and never shrinks; the flavor has {flavor.disk_gib}."
         raise Invalid(told, path=("flavorId",))
-    host = session.get_one(Host, server.host_id)
-    grows_hot = flavor.disk_gib > server.disk_gib and server.status is not ServerStatus.STOPPED
-    if grows_hot and "VOLUME_HOT_EXTEND" not in host.capabilities:
-        raise Unsupported(
-            "Its host cannot grow a disk under a running guest; stop the server first.", path=("serverId",),
-            capability="VOLUME_HOT_EXTEND", hypervisor=host.hypervisor.value,
-        )  # fmt: skip
     return flavor.disk_gib
 
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from drivers.api import Deadline, Driver, Machine, Power, PowerAction, Refused, Transient
+from drivers.api import Capability, Deadline, Driver, Machine, Power, PowerAction, Refused, Transient, Unsupported
 from gateway.compute import relocation, resizing
 from gateway.compute import server as servers
 from gateway.compute.resizing import Resize, ResizeStatus
@@ -226,21 +226,55 @@ def _decided(run: Run, status: ResizeStatus) -> tuple[Server, Resize] | None:
     return left if left is not None and left[1].status is status and left[0].host_id is not None else None
 
 
-def _grow(run: Run) -> None:
+def _remember(run: Run) -> Change | None:
+    """Whether it runs, for the next step may have to stop it."""
     left = _decided(run, ResizeStatus.CONFIRMING)
-    if left is None:
-        return
-    server, found = left
-    uid, size_bytes = server.root_uid, found.new_disk_gib * _GIB
-    if uid is None or found.new_disk_gib == found.old_disk_gib:
+    if left is None or "ran" in run.memory or not _grows(*left):
+        return None
+    ran = _runs(run, left[0])
+
+    def change(_session: Session, job: Job) -> None:
+        job.memory = {**job.memory, "ran": ran}
+
+    return change
+
+
+def _runs(run: Run, server: Server) -> bool:
+    uid = server.uid
+    machine = call(run, server.host_id or 0, lambda driver, deadline: driver.machines.inspect(uid, deadline))
+    return machine is not None and machine.power is not Power.OFF
+
+
+def _grows(server: Server, found: Resize) -> bool:
+    return server.root_uid is not None and found.new_disk_gib > found.old_disk_gib
+
+
+def _grow(run: Run) -> Change | None:
+    left = _decided(run, ResizeStatus.CONFIRMING)
+    if left is None or "ran" not in run.memory:
         run.say("Its root disk stays as it is.")
-        return
+        return None
+    server, found = left
+    run.say(f"Its root disk has {found.new_disk_gib} GiB.")
+    try:
+        _extend(run, server, found)
+    except Unsupported as error:
+        if error.capability is not Capability.VOLUME_HOT_EXTEND or not run.memory["ran"]:
+            raise
+        shut_down(partial(call, run, server.host_id or 0), server.uid, float(run.arguments["graceful_timeout_s"]))
+        _extend(run, server, found)
+        run.say(f"Its root disk has {found.new_disk_gib} GiB; its host could not grow it under a running guest.")
+    return moving.seen(_power(run, server.host_id or 0, server.uid, on=bool(run.memory["ran"])))
+
+
+def _extend(run: Run, server: Server, found: Resize) -> None:
+    uid, size_bytes = server.root_uid, found.new_disk_gib * _GIB
 
     def work(driver: Driver, deadline: Deadline) -> None:
-        driver.volumes.extend(uid, size_bytes, deadline)
+        if uid is not None:
+            driver.volumes.extend(uid, size_bytes, deadline)
 
     call(run, server.host_id or 0, work, seconds=EXTEND_S)
-    run.say(f"Its root disk has {found.new_disk_gib} GiB.")
 
 
 def _confirmed(_run: Run) -> Change:
@@ -260,6 +294,7 @@ _ON = "what was decided goes on until it is done"
 
 saga(
     "resize.confirm",
+    Step("begin", _remember, kept=_ON),
     Step("disk", _grow, kept=_ON),
     Step("release", _confirmed, kept=_ON),
     forward=True,
@@ -275,9 +310,7 @@ def _begin(run: Run) -> Change | None:
     if left is None or "ran" in run.memory:
         return None
     server, found = left
-    uid, host_id = server.uid, server.host_id or 0
-    machine = call(run, host_id, lambda driver, deadline: driver.machines.inspect(uid, deadline))
-    ran = machine is not None and machine.power is not Power.OFF
+    host_id, ran = server.host_id or 0, _runs(run, server)
 
     def change(_session: Session, job: Job) -> None:
         # Whence it goes and where to, as for the moves of other sagas; both the same when it stays.
