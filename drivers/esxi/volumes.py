@@ -179,11 +179,12 @@ class EsxiVolumes(Images):
             there = self._look(SNAPSHOTS, snapshot_id, deadline)
             if there is None:
                 source = self._look(VOLUMES, volume_id, deadline)
+                path = self.store.path(f"{VOLUMES}/{volume_id}/{DISK}", deadline)
                 if source is None:
-                    raise Refused(f"there is no volume {volume_id} on this host")
+                    source, path = self._adopted(volume_id, deadline)
                 if not self.site.goes_on(f"{SNAPSHOTS}/{snapshot_id}/{DISK}"):
                     self._begin(SNAPSHOTS, snapshot_id, deadline)
-                self._copy_still(volume_id, f"{SNAPSHOTS}/{snapshot_id}/{DISK}", deadline)
+                self._copy_still(volume_id, path, f"{SNAPSHOTS}/{snapshot_id}/{DISK}", deadline)
                 self.store.make_folder(f"{SNAPSHOTS}/{snapshot_id}/{WHOLE}", deadline)
                 there = source
             return Snapshot(snapshot_id, there[0])
@@ -281,10 +282,22 @@ class EsxiVolumes(Images):
         spec = vim.vm.ConfigSpec(deviceChange=[change])
         self.site.carry_out(lambda: holder.machine.ReconfigVM_Task(spec), deadline)
 
-    def _copy_still(self, volume_id: UUID, target: str, deadline: Deadline) -> None:
+    def _adopted(self, volume_id: UUID, deadline: Deadline) -> tuple[tuple[int, int], str]:
+        """Sizes and file of a disk that was adopted where it lies; the file under a snapshot of ours, if there is one.
+        Raises Refused when no machine was adopted with such a disk.
+        """
+        holder = holders.of(self.site, volume_id, deadline, carried=True)
+        if holder is None:
+            raise Refused(f"there is no volume {volume_id} on this host")
+        backing = holder.device.backing
+        if BOOKKEEPING_SNAPSHOT in holder.snapshots:
+            backing = backing.parent
+        capacity = getattr(holder.device, "capacityInBytes", None) or int(holder.device.capacityInKB or 0) * 1024
+        return (int(capacity), 0), str(backing.fileName)
+
+    def _copy_still(self, volume_id: UUID, source: str, target: str, deadline: Deadline) -> None:
         """Copy the volume while nothing writes to the disk that is read."""
         holder = holders.of(self.site, volume_id, deadline, carried=True)
-        source = self.store.path(f"{VOLUMES}/{volume_id}/{DISK}", deadline)
         if holder is None or (holder.power is Power.OFF and not holder.snapshots):
             self.store.copy_disk(source, target, deadline)
             return

@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from drivers.api import Deadline
 from gateway.kernel import noun
 from tests.drivers.esxi_host import config_of, content_of, machine_of, program_in, simulated
-from tests.drivers.kvm_host import libvirt_host
+from tests.drivers.kvm_host import SECONDS, connect, libvirt_host, wait_for
 from tests.guest.image import guest_image
 from tests.migration.scene import SHOWN
 from tests.migration.theirs import MAC, MIB, Theirs, machine
@@ -27,6 +29,21 @@ from tests.world import Client, World
 
 READY = "SG: READY"
 REF = "query($host: ID!) { foreignMachines(hostId: $host) { nodes { ref name power obstacles disks { sizeBytes } } } }"
+AGENT = r"""
+cat > /tmp/agent <<'END'
+exec 3<>$(ls /dev/vport*)
+while read -r line <&3; do
+  id=${line##*\"id\":}
+  case $line in
+    *guest-sync*) echo "{\"return\": ${id%%[!0-9]*}}" >&3 ;;
+    *guest-get-time*) echo "{\"return\": 1700000000000000000}" >&3 ;;
+    *) echo "{\"return\": {}}" >&3 ;;
+  esac
+done
+END
+setsid sh /tmp/agent </dev/null >/dev/null 2>&1 &
+"""
+"""Answers on QEMU's channel as its guest agent would, as far as libvirt asks: the tiny guest has no room for the real one."""
 CONSOLE = "query($id: ID!) { server(id: $id) { consoleLog } }"
 
 
@@ -102,7 +119,9 @@ class Way:
         return found
 
 
-def test_a_machine_leaves_vmware_and_boots_on_kvm(world: World, esxi: EsxSim, kvm: LibvirtHost, theirs: Theirs) -> None:
+def test_a_machine_leaves_vmware_and_boots_on_kvm(
+    world: World, esxi: EsxSim, kvm: LibvirtHost, theirs: Theirs, tmp_path: Path
+) -> None:
     way = Way(world, esxi, kvm)
     nics = [{"macAddress": MAC, "networkId": way.network, "fixedIp": "10.87.0.17"}]
     server = way.done(
@@ -113,18 +132,26 @@ def test_a_machine_leaves_vmware_and_boots_on_kvm(world: World, esxi: EsxSim, kv
     assert theirs.vm.runtime.powerState == "poweredOn"
     way.done(
         way.alice, "serverMigrate", serverId=server, toHypervisor="KVM", gracefulTimeoutS=0, expectOnConsole=READY,
-        expectTimeoutS=120,
+        expectTimeoutS=120, copyWhile="RUNNING",
     )  # fmt: skip
     found = way.shown(server)
     (migration,) = found["migrations"]
     assert (found["status"], found["host"]["name"], found["devices"]) == ("ACTIVE", "kvm", "VMWARE")
+    assert migration["verified"] == "BOOTED"
     assert READY in migration["seen"]
+    assert f"it asked for the address of {MAC}" in migration["seen"]
     digest = hashlib.sha256(theirs.flats[0].read_bytes()).hexdigest()
     ledger = hashlib.sha256(theirs.flats[1].read_bytes()).hexdigest()
     carried = [(each["device"], each["sha256Before"], each["sha256After"]) for each in migration["disks"]]
     assert carried == [("vda", digest, digest), ("vdb", ledger, ledger)]
     assert (found["ports"], found["addresses"]) == ([{"macAddress": MAC}], ["10.87.0.17"])
-    assert theirs.vm.runtime.powerState == "poweredOff"
+    assert (theirs.vm.runtime.powerState, theirs.vm.snapshot) == ("poweredOff", None)
+    with closing(connect(kvm, tmp_path)) as driver:
+        assert not driver.guest_signs(world.uid(server), Deadline(SECONDS)).agent
+        kvm.run(("curl", "-sSf", "-m", "30", "--data-binary", AGENT, "http://10.87.0.17/cgi-bin/run"), seconds=40)
+        wait_for(
+            lambda: driver.guest_signs(world.uid(server), Deadline(SECONDS)).agent, SECONDS, "the guest's agent answers"
+        )
     way.done(way.alice, "serverMigrateConfirm", serverId=server)
     assert machine_of(content_of(esxi), world.uid(server)) is None
     assert len(theirs.vm.layoutEx.file) or theirs.vm.config.hardware.device  # handed back, with all it had
