@@ -1,8 +1,8 @@
 """Sessions: somebody who signed in by name and password, from one device, for a while.
 
-A token is a signed JWT that names its session's row; the row is looked at on every use (a quarter second of memory at
-most), so a revoked session, a disabled user or a taken role acts within a second on every process. An API key can make
-no session. Not here: recognising a token (:mod:`gateway.identity.authentication`).
+A token is a signed JWT that names its session's row; what the row says is remembered until somebody's standing changes
+anywhere, so a revoked session, a disabled user or a taken role acts within a second on every process. An API key can
+make no session. Not here: recognising a token (:mod:`gateway.identity.authentication`).
 """
 
 from __future__ import annotations

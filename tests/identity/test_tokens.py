@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from cryptography.fernet import Fernet
 from joserfc import jwt
 from joserfc.jwk import OctKey
@@ -16,9 +18,11 @@ from sqlmodel import select
 
 from gateway.identity import authentication
 from gateway.identity.keys import Keyring, SigningKey
+from gateway.identity.recognised import TRUSTED_S, IdentityMark
 from gateway.kernel.db import Database
 from gateway.kernel.errors import Unauthenticated
 from gateway.kernel.secretbox import Sealed
+from resolvers.identity.authentication import Door
 from tests.identity.conftest import Person, second_process, with_token
 from tests.world import World
 
@@ -205,6 +209,74 @@ def test_what_ends_a_session_acts_within_a_second_on_every_process(world: World,
     assert _refused(world, token), "in the process that did it, at once"
     assert _within_a_second(elsewhere, token) < 1.0
     elsewhere.db.close()
+
+
+@pytest.mark.parametrize("how", ["key", "role", "tenant", "user"])
+def test_what_ends_a_key_acts_within_a_second_on_every_process(
+    world: World, person: People, place: Callable[..., str], how: str
+) -> None:
+    ada = person("ada")
+    lab = place("lab", {"ada": "MEMBER"})
+    made = ada.client().do("apiKeyCreate", "apiKey { id } token", name="k", tenantId=lab, role="READER")
+    token = made["token"]
+    elsewhere = second_process(world)
+    assert authentication.authenticate(elsewhere.db, token).subject.api_key_id is not None
+    match how:
+        case "key":
+            ada.client().do("apiKeyRevoke", "__typename", id=made["apiKey"]["id"])
+        case "role":
+            world.admin.do("memberRemove", "__typename", tenantId=lab, userId=ada.id)
+        case "tenant":
+            world.admin.do("tenantDelete", "__typename", id=lab)
+        case "user":
+            world.admin.do("userUpdate", "__typename", id=ada.id, enabled=False)
+    assert _refused(world, token), "in the process that did it, at once"
+    assert _within_a_second(elsewhere, token) < 1.0
+    elsewhere.db.close()
+
+
+def test_what_changes_nobodys_standing_moves_no_mark(world: World, person: People) -> None:
+    def mark() -> int:
+        with world.db.read() as session:
+            return session.exec(select(IdentityMark.number)).first() or 0
+
+    ada = person("ada")
+    ada.sign_in()
+    before = mark()
+    ada.sign_in()
+    world.admin.do("flavorCreate", "__typename", name="f", vcpus=1, ramMib=128, diskGib=1)
+    assert mark() == before
+    world.admin.do("userUpdate", "__typename", id=ada.id, fullName="Ada")
+    assert mark() == before + 1
+
+
+def test_busy_tokens_are_read_by_one_statement_for_all(world: World, person: People) -> None:
+    """Many tokens shown again and again cost readings of the mark, however many they are, and nothing else."""
+    tokens = [person(f"p{number}").sign_in() for number in range(8)]
+    door = Door(world.db)
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    async def act() -> None:
+        for token in tokens:
+            await door.recognised(token)
+        asked.clear()
+        end = time.monotonic() + 2 * TRUSTED_S
+        while time.monotonic() < end:
+            for token in tokens:
+                await door.recognised(token)
+            await asyncio.sleep(0.01)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        asyncio.run(act())
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    others = [each for each in asked if "identity_mark" not in each]
+    assert asked
+    assert others == []
 
 
 def test_a_lost_role_acts_within_a_second_on_every_process(
