@@ -33,7 +33,7 @@ from gateway.kernel import clock, row
 from gateway.kernel.access import Subject, within
 from gateway.kernel.command import AnyId, Command, Name, Retryable
 from gateway.kernel.errors import InUse, Invalid, InvalidState, Unsupported
-from gateway.kernel.noun import Noun, register
+from gateway.kernel.noun import BY_PREFIX, Noun, register
 from gateway.kernel.row import Row
 from gateway.network import network as networks
 from gateway.network import port as ports
@@ -206,7 +206,9 @@ def _begin(session: Session, subject: Subject, command: ServerMigrate) -> tuple[
         message = "The server's last move is not confirmed yet."
         raise InUse(message, path=("serverId",), blockers=[NOUN.public(there)])
     if server.resize_id is not None:
-        raise InUse("The server is being resized.", path=("serverId",), blockers=[])
+        resizes = BY_PREFIX["resize"]
+        blocker = resizes.public(session.get_one(resizes.table, server.resize_id))
+        raise InUse("The server is being resized.", path=("serverId",), blockers=[blocker])
     server_snapshot.refuse(session, server, "serverId")
     source = session.get_one(Host, server.host_id)
     if "DISK_TRANSPORT" not in source.capabilities:
