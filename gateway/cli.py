@@ -166,7 +166,10 @@ def conformance(
     if ca_file is not None:
         pairs["ca_file"] = str(ca_file)
     secret = password_file.read_text().strip() if password_file is not None else None
-    wish = probe.Wish(driver, endpoint, pairs, username, secret, fingerprint, image, ready, only, seconds)
+    wish = probe.Wish(
+        driver, endpoint, pairs, username, secret, fingerprint, image, ready, only, seconds, state=_settings().state_dir
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was made is then taken away on the way out
     errors = Console(stderr=True)
     with errors.status("probing") as status:
         try:

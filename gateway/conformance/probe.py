@@ -12,6 +12,7 @@ import random
 import shutil
 import ssl
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -31,7 +32,7 @@ from drivers.api import (
     ImageSpec,
     capabilities,
 )
-from gateway.conformance import judging, remembering
+from gateway.conformance import journal, judging, remembering
 from gateway.conformance.run import Check, Course, Result, Verdict, checks
 from gateway.image import conversion
 from gateway.image.conversion import ConversionFailed, ConversionLimits
@@ -78,6 +79,7 @@ class Wish:
     only: str | None = None
     seconds: float = 60.0
     boot_seconds: float = 300.0
+    state: Path = Path(".state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +109,32 @@ def probe(wish: Wish, heard: Callable[[Verdict], object] = lambda _: None) -> To
         image = _image(wish, kind, scratch)
         with _connected(kind, config) as driver:
             facts = driver.facts(Deadline(CONNECT_S))
+            if facts.restriction is not None:
+                raise NotProbed(facts.restriction)
+            where, folder_of_runs = journal.Where.of(kind.kind, wish.endpoint, options), wish.state / "conformance"
+            verdicts = _collected(driver, folder_of_runs, where)
+            for each in verdicts:
+                heard(each)
             rig = _rig(contract, kind, driver, config, image, wish)
             stays = STAYS.get(kind.kind, "").format(**options) or None
-            verdicts = _judged(Course(contract, rig, scratch), driver, wanted, heard, stays)
+            with journal.opened(folder_of_runs, where) as written:
+                course = Course(contract, rig, scratch)
+                verdicts += _judged(course, driver, wanted, heard, written, stays)
+            if wish.only is None:
+                verdicts.append(_compared(rig))
+                heard(verdicts[-1])
     return Told(f"{facts.hypervisor} {facts.version}", tuple(verdicts))
 
 
-def _judged(
-    course: Course, driver: Driver, wanted: list[Check], heard: Callable[[Verdict], object], stays: str | None
-) -> list[Verdict]:  # fmt: skip
-    made = remembering.remember(driver)
+def _judged(  # noqa: PLR0917 - the parts of a run
+    course: Course,
+    driver: Driver,
+    wanted: list[Check],
+    heard: Callable[[Verdict], object],
+    written: journal.Journal,
+    stays: str | None,
+) -> list[Verdict]:
+    made = remembering.remember(driver, written)
     verdicts = []
     try:
         for check in wanted:
@@ -124,10 +142,39 @@ def _judged(
             heard(verdicts[-1])
     finally:
         left = [*course.close(), *remembering.take_away(driver, made, CLEAN_S)]
+        if not left:
+            written.forget()
     result = Result.FAILED if left else Result.PASSED
     verdicts.append(Verdict("Probe", "nothing is left behind", result, 0.0, "; ".join(left) or stays))
     heard(verdicts[-1])
     return verdicts
+
+
+def _collected(driver: Driver, folder: Path, where: journal.Where) -> list[Verdict]:
+    """Take away what runs that were killed left on this host; nothing to tell when there were none."""
+    begun, left = time.monotonic(), []
+    with journal.left(folder, where) as runs:
+        for run in runs:
+            kept = remembering.take_away(driver, remembering.left_by(run), CLEAN_S)
+            if not kept:
+                run.path.unlink(missing_ok=True)
+            left += kept
+    if not runs:
+        return []
+    told = "; ".join(left) or f"runs that ended before their time: {len(runs)}"
+    result = Result.FAILED if left else Result.PASSED
+    return [
+        Verdict("Probe", "what an earlier run left is taken away", result, round(time.monotonic() - begun, 3), told)
+    ]
+
+
+def _compared(rig: Any) -> Verdict:
+    """What the checks saw to work and to be refused, against the published matrix."""
+    differs = rig.found.contradictions(rig.type.capabilities - rig.lacks)
+    untried = ", ".join(sorted(rig.found.open))
+    result = Result.FAILED if differs else Result.PASSED
+    reason = "; ".join(differs) or (f"not tried here: {untried}" if untried else None)
+    return Verdict("Probe", "what was found is the published matrix", result, 0.0, reason)
 
 
 def _beyond(check: Check) -> Verdict | None:

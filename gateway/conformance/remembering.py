@@ -1,6 +1,7 @@
 """Remembering what a run makes on a host, and taking away what is left of it.
 
-Only ids that this very run asked for are ever removed: what a cloud makes on the same host meanwhile is not looked at.
+Only ids that a run asked for are ever removed: what a cloud makes on the same host meanwhile is not looked at. They are
+written down before the host is asked (journal.py), so that what a killed run left is taken away by the next one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from drivers.api import Adoption, Deadline, Driver, DriverError, Snapshots
+from gateway.conformance.journal import Journal, Left
 
 
 @dataclass(slots=True)
@@ -26,18 +28,39 @@ class Made:
     volumes: set[UUID] = field(default_factory=set)
     images: set[UUID] = field(default_factory=set)
 
+    def add(self, kind: str, *identities: UUID) -> bool:
+        """Note one; whether it is new."""
+        known: set[Any] = getattr(self, kind)
+        one = identities if kind == "ports" else identities[0]
+        fresh = one not in known
+        known.add(one)
+        return fresh
 
-def remember(driver: Driver) -> Made:
-    """From now on, note whatever this connection is asked to make."""
+
+def remember(driver: Driver, journal: Journal) -> Made:
+    """From now on, note whatever this connection is asked to make, and write it down before the host is asked."""
     made = Made()
-    _on(driver.machines, "ensure", lambda spec, *_: made.machines.add(spec.id))
-    _on(driver.volumes, "ensure", lambda spec, *_: made.volumes.add(spec.id))
-    _on(driver.volumes, "ensure_image", lambda spec, *_: made.images.add(spec.id))
-    _on(driver.networks, "ensure", lambda spec, *_: made.networks.add(spec.id))
-    _on(driver.networks, "ensure_port", lambda spec, *_: made.ports.add((spec.network_id, spec.id)))
-    _on(driver, "snapshot", lambda _volume, snapshot_id, *_: made.snapshots.add(snapshot_id))
-    _on(driver, "import_disk", lambda volume_id, *_: made.volumes.add(volume_id))
-    _on(driver, "adopt", lambda spec, *_: made.adopted.add(spec.id))
+
+    def note(kind: str, *identities: UUID) -> None:
+        if made.add(kind, *identities):
+            journal.note(kind, *identities)
+
+    _on(driver.machines, "ensure", lambda spec, *_: note("machines", spec.id))
+    _on(driver.volumes, "ensure", lambda spec, *_: note("volumes", spec.id))
+    _on(driver.volumes, "ensure_image", lambda spec, *_: note("images", spec.id))
+    _on(driver.networks, "ensure", lambda spec, *_: note("networks", spec.id))
+    _on(driver.networks, "ensure_port", lambda spec, *_: note("ports", spec.network_id, spec.id))
+    _on(driver, "snapshot", lambda _volume, snapshot_id, *_: note("snapshots", snapshot_id))
+    _on(driver, "import_disk", lambda volume_id, *_: note("volumes", volume_id))
+    _on(driver, "adopt", lambda spec, *_: note("adopted", spec.id))
+    return made
+
+
+def left_by(run: Left) -> Made:
+    """What an earlier run wrote down."""
+    made = Made()
+    for kind, identities in run.made:
+        made.add(kind, *identities)
     return made
 
 

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from tests.drivers.esxi_host import content_of, on_datastore, program_in, simulated
+from drivers.api import Deadline, VolumeSpec
+from tests.drivers.esxi_host import MIB, SECONDS, connect, content_of, on_datastore, program_in, simulated
+from tests.servers.daemon import wait_until
 from tests.servers.esxsim import PASSWORD, USER, EsxSim
 
 PROGRAM = [sys.executable, "-c", "from gateway.cli import main; main()", "conformance"]
+
+
+COLLECTED = "what an earlier run left is taken away"
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The operator's state folder."""
+    monkeypatch.setenv("STRATOGRAPH_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path / "state"
 
 
 def run(*given: str) -> subprocess.CompletedProcess[str]:
@@ -46,6 +60,8 @@ def test_every_check_of_the_contract_is_told() -> None:
         "no machine of somebody else's is lent to be tried with"
     )
     assert len(found) > 80
+    matrix = found["what was found is the published matrix"]
+    assert (matrix["result"], matrix["reason"]) == ("passed", "not tried here: ADOPTION, CONSOLE_LOG, RELOCATE")
     # A host of one CPU's worth of memory fails what needs more, and says with which words.
     poor = run("--driver", "sim", "--endpoint", "sim://poor", "--option", "ram_mib=64", "--json", "--only", "machine")
     failed = [each for each in told(poor).values() if each["result"] == "failed"]
@@ -75,6 +91,55 @@ def test_a_host_is_probed_by_its_fingerprint_and_left_as_it_was(esxi: EsxSim, tm
     assert "2 passed, 0 failed, 0 unsupported" in shown.stdout
     assert sorted(vm.name for vm in machines(esxi)) == before
     assert on_datastore(esxi, "*/volumes/*") + on_datastore(esxi, "*/machines/*") == []
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_run_that_was_ended_left_is_collected_and_nothing_else(
+    esxi: EsxSim, tmp_path: Path, own_state: Path, end: signal.Signals
+) -> None:
+    """In the middle of its checks, on a host where a cloud has disks in the very same place."""
+    password = tmp_path / "password"
+    password.write_text(f"{PASSWORD}\n")
+    authority = tmp_path / "ca.pem"
+    authority.write_text(esxi.certificate)
+    way = ["--driver", "esxi", "--endpoint", esxi.url, "--username", USER, "--password-file", str(password)]
+    way += ["--ca-file", str(authority), "--option", "vlan_pool=3990-3999", "--json"]
+    driver = connect(esxi, shared="conformance")
+    volume = uuid4()
+    driver.volumes.ensure(VolumeSpec(volume, MIB), Deadline(SECONDS))
+    before = sorted(vm.name for vm in machines(esxi))
+    esxi.calls()
+    esxi.delay("PowerOnVM_Task", 2000)
+    with subprocess.Popen([*PROGRAM, *way, "--only", "a suspended machine"], stdout=subprocess.PIPE) as broken:
+        wait_until(lambda: "PowerOnVM_Task" in esxi.calls(), 60, "a machine is being started")
+        broken.send_signal(end)
+        broken.wait(60)
+    esxi.delay("PowerOnVM_Task", 20)
+    left = [each for each in on_datastore(esxi, "pool-conformance/volumes/*") if each != str(volume)]
+    assert (broken.returncode, bool(left)) == ((-9, True) if end is signal.SIGKILL else (143, False))
+    again = run(*way, "--only", "removing an unknown machine")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (COLLECTED in told(again)) == bool(left)
+    assert on_datastore(esxi, "pool-conformance/volumes/*") == [str(volume)]
+    assert sorted(vm.name for vm in machines(esxi)) == before
+    assert list((own_state / "conformance").iterdir()) == []
+    driver.volumes.remove(volume, Deadline(SECONDS))
+    driver.close()
+
+
+def test_a_licence_that_only_lets_us_look_is_told(esxi: EsxSim, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text(f"{PASSWORD}\n")
+    authority = tmp_path / "ca.pem"
+    authority.write_text(esxi.certificate)
+    esxi.fault("MakeDirectory", "RestrictedVersion", times=5)
+    done = run(
+        "--driver", "esxi", "--endpoint", esxi.url, "--username", USER, "--password-file", str(password),
+        "--ca-file", str(authority), "--option", "vlan_pool=3990-3999",
+    )  # fmt: skip
+    esxi.fault("MakeDirectory", "RestrictedVersion", times=0)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "can be looked at and not changed" in " ".join(done.stderr.split())
 
 
 def machines(esxi: EsxSim) -> list[Any]:
