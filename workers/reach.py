@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from sqlmodel import Session
 
 from gateway.compute.host import Host
+from gateway.kernel.prepared import get
 from gateway.kernel.secretbox import Sealed
 from workers.hypervisor import Address
 from workers.saga import Run
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 def address(session: Session, host_id: int) -> Address:
     """How a host is reached. Raises LookupError when it is gone."""
-    host = session.get(Host, host_id)
+    host = get(session, Host, host_id)
     if host is None:
         raise LookupError(f"host {host_id} is gone")
     return address_of(session, host)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -29,6 +30,7 @@ from gateway.kernel.command import AnyId, Command, KeyValue, Name, Retryable, Ve
 from gateway.kernel.db import unique
 from gateway.kernel.errors import InUse
 from gateway.kernel.noun import Noun, register
+from gateway.kernel.prepared import Prepared
 from gateway.kernel.row import Row, expect
 from gateway.kernel.secretbox import Sealed
 
@@ -263,29 +265,43 @@ def claim(session: Session, host_id: int, amount: Amount, *, wait: bool = True) 
     """Count a machine or volume in; False when it no longer fits or the host went out of service. Without ``wait`` also
     when another transaction is changing the host right now (SQLite has one at a time).
     """
+    asked = tuple(bool(each) for each in (amount.vcpus, amount.ram_mib, amount.disk_gib))
+    return _count(session, _claim(asked, wait=wait), host_id, amount)
+
+
+@cache
+def _claim(asked: tuple[bool, ...], *, wait: bool) -> Prepared:
+    """The claim of those of an amount's parts that are asked for: of the others the host may well be overdrawn."""
+    parts = (
+        ("vcpus", Host.used_vcpus, Host.vcpus, Host.vcpu_ratio),
+        ("ram_mib", Host.used_ram_mib, Host.ram_mib, Host.ram_ratio),
+        ("disk_gib", Host.used_disk_gib, Host.disk_gib, Host.disk_ratio),
+    )
     fits = (
         sa.select(col(Host.id))
         .where(
-            col(Host.id) == host_id,
+            col(Host.id) == sa.bindparam("host_id"),
             col(Host.enabled).is_(True),
             *(
-                col(used) + wanted <= col(real) * col(ratio)
-                for wanted, used, real, ratio in (
-                    (amount.vcpus, Host.used_vcpus, Host.vcpus, Host.vcpu_ratio),
-                    (amount.ram_mib, Host.used_ram_mib, Host.ram_mib, Host.ram_ratio),
-                    (amount.disk_gib, Host.used_disk_gib, Host.disk_gib, Host.disk_ratio),
-                )
-                if wanted  # what is not asked for may well be overdrawn
+                col(used) + sa.bindparam(name, type_=sa.BigInteger) <= col(real) * col(ratio)
+                for wanted, (name, used, real, ratio) in zip(asked, parts, strict=True)
+                if wanted
             ),
         )
         .with_for_update(skip_locked=not wait)
     )
-    return _count(session, col(Host.id) == fits.scalar_subquery(), amount, 1)
+    return _counting(col(Host.id) == fits.scalar_subquery())
 
 
 def release(session: Session, host_id: int, amount: Amount) -> None:
     """Count a machine or volume out."""
-    _count(session, col(Host.id) == host_id, amount, -1)
+    freed = Amount(-amount.vcpus, -amount.ram_mib, -amount.disk_gib)
+    _count(session, _release(), host_id, freed)
+
+
+@cache
+def _release() -> Prepared:
+    return _counting(col(Host.id) == sa.bindparam("host_id"))
 
 
 def has_claimed(session: Session) -> bool:
@@ -293,22 +309,23 @@ def has_claimed(session: Session) -> bool:
     return "host_counted" in session.info
 
 
-def _count(session: Session, which: sa.ColumnElement[bool], amount: Amount, sign: int) -> bool:
-    statement = sa.update(Host).where(which).values(_moved(amount, sign))
-    done = session.execute(statement.execution_options(synchronize_session=False))
-    counted = bool(getattr(done, "rowcount", 0))
+def _count(session: Session, counting: Prepared, host_id: int, amount: Amount) -> bool:
+    given = {"vcpus": amount.vcpus, "ram_mib": amount.ram_mib, "disk_gib": amount.disk_gib}
+    counted = bool(counting.run(session, host_id=host_id, **given))
     if counted:
         session.info["host_counted"] = True
     return counted
 
 
-def _moved(amount: Amount, sign: int) -> dict[str, Any]:
-    return {
-        "used_vcpus": col(Host.used_vcpus) + sign * amount.vcpus,
-        "used_ram_mib": col(Host.used_ram_mib) + sign * amount.ram_mib,
-        "used_disk_gib": col(Host.used_disk_gib) + sign * amount.disk_gib,
-        "free_ram_mib": col(Host.free_ram_mib) - sign * amount.ram_mib,
+def _counting(which: sa.ColumnElement[bool]) -> Prepared:
+    vcpus, ram_mib, disk_gib = (sa.bindparam(name, type_=sa.BigInteger) for name in ("vcpus", "ram_mib", "disk_gib"))
+    changed = {
+        "used_vcpus": col(Host.used_vcpus) + vcpus,
+        "used_ram_mib": col(Host.used_ram_mib) + ram_mib,
+        "used_disk_gib": col(Host.used_disk_gib) + disk_gib,
+        "free_ram_mib": col(Host.free_ram_mib) - ram_mib,
     }
+    return Prepared(sa.update(Host).where(which).values(changed))
 
 
 # ------------------------------------------------------------------------------------------------ observations

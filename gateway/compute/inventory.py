@@ -15,8 +15,10 @@ from __future__ import annotations
 import heapq
 import threading
 from bisect import bisect_left, insort
+from collections import namedtuple
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,6 +29,7 @@ from gateway.compute import host as hosts
 from gateway.compute.host import PLACED_BY, Host
 from gateway.compute.placement import FILTERS, OF_KINDS, Candidate, GroupPolicy, Kind, Request, weigh
 from gateway.compute.revision import Horizon, since
+from gateway.kernel.prepared import Prepared
 
 LOOK = 256
 """How many hosts are weighed, shared out among the buckets; from each at least a few."""
@@ -258,10 +261,19 @@ def _of_pool(bind: sa.Engine | sa.Connection) -> Inventory:
 
 def _changed_since(session: Session, horizon: int | None) -> tuple[int, list[Candidate]]:
     """The hosts that were changed behind a horizon (None: all), and the next horizon, of one snapshot."""
-    changed = sa.true() if horizon is None else since(session, col(Host.revision), horizon)
+    found = _changed(session.get_bind().dialect.name, horizon is None).all(session, behind=horizon)
+    return found[0][0] or 0, [hosts.candidate(_Seen(*row[1:])) for row in found if row[1] is not None]
+
+
+_Seen: Any = namedtuple("_Seen", PLACED_BY)  # type: ignore[misc]  # noqa: PYI024 - its fields are listed where they are read
+
+
+@cache
+def _changed(dialect: str, everything: bool) -> Prepared:  # noqa: FBT001 - functools.cache tells calls apart by position
+    behind: Any = sa.bindparam("behind", type_=sa.BigInteger)
+    changed = sa.true() if everything else since(dialect, col(Host.revision), behind)
     one = sa.select(Horizon("host").label("horizon")).subquery("now")
-    found = session.execute(sa.select(one.c.horizon, *_COLUMNS).select_from(one.outerjoin(Host, changed))).all()
-    return found[0].horizon or 0, [hosts.candidate(row) for row in found if row.id is not None]
+    return Prepared(sa.select(one.c.horizon, *_COLUMNS).select_from(one.outerjoin(Host, changed)))
 
 
 def _needs_member(request: Request) -> bool:

@@ -13,7 +13,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
-from sqlmodel import Session
 
 
 class Revision(FunctionElement[int]):
@@ -58,11 +57,11 @@ def _sqlite_horizon(element: Any, compiler: Any, **options: Any) -> str:
     return str(compiler.process(element.clauses, **options))
 
 
-def since(session: Session, column: Any, horizon: int) -> sa.ColumnElement[bool]:
+def since(dialect: str, column: Any, horizon: Any) -> sa.ColumnElement[bool]:
     """Whether a row was changed behind a horizon. Numbers that PostgreSQL has not given out yet come from where the
     database was restored from, and are old.
     """
-    if session.get_bind().dialect.name != "postgresql":
+    if dialect != "postgresql":
         later: sa.ColumnElement[bool] = column > horizon
         return later
     given_out = sa.literal_column("pg_snapshot_xmax(pg_current_snapshot())::text::bigint", sa.BigInteger)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import StringConstraints, field_validator, model_validator
-from sqlmodel import Field, Session, select
+from sqlmodel import Field, Session
 
 from gateway.compute import flavor as flavors
 from gateway.compute import keypair as keypairs
@@ -288,7 +288,7 @@ def _own_volume(session: Session, subject: Subject, public_id: str, server: Serv
 
 def request(session: Session, server: Server, avoid: frozenset[int] = frozenset()) -> tuple[Request, Amount]:
     """What placement has to find for a server, and what it takes of the host."""
-    held = session.exec(select(Volume).where(Volume.server_id == server.id)).all()
+    held = volumes.of_server(session, server.id)
     fresh = sum(v.size_gib for v in held if v.status is VolumeStatus.CREATING)
     where = [v.host_id for v in held if v.host_id is not None and v.status is not VolumeStatus.CREATING]
     connected = ports.of_server(session, server.id)

@@ -19,6 +19,7 @@ from gateway.kernel.access import Subject, within
 from gateway.kernel.command import AnyId, Command, Retryable
 from gateway.kernel.errors import Invalid, NotFound, QuotaExceeded
 from gateway.kernel.noun import Noun, register
+from gateway.kernel.prepared import Prepared
 from gateway.kernel.row import Row
 
 
@@ -148,7 +149,7 @@ def take(session: Session, tenant_id: int, amounts: Mapping[Resource, int]) -> N
 
 _TABLE: sa.Table = Quota.__table__  # type: ignore[attr-defined]  # every table model has one
 _MORE: sa.ColumnElement[int] = sa.bindparam("more", type_=sa.BigInteger)
-_TAKE = (
+_TAKE = Prepared(
     sa.update(_TABLE)
     .where(
         _TABLE.c.tenant_id == sa.bindparam("of"),
@@ -157,12 +158,10 @@ _TAKE = (
     )
     .values(used=_TABLE.c.used + _MORE)
 )
-"""Made once: building it costs more than carrying it out."""
 
 
 def _taken(session: Session, tenant_id: int, resource: Resource, amount: int) -> bool:
-    given = {"of": tenant_id, "what": resource, "more": amount}
-    return bool(session.connection().execute(_TAKE, given).rowcount)
+    return bool(_TAKE.run(session, of=tenant_id, what=resource, more=amount))
 
 
 def _opened(session: Session, tenant_id: int, resource: Resource) -> bool:

@@ -14,17 +14,17 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm.exc import StaleDataError
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
 from gateway.kernel import clock, ids, noun
 from gateway.kernel.access import Subject
 from gateway.kernel.errors import IdempotencyKeyMismatch
-from gateway.kernel.row import Json, Key, Row
+from gateway.kernel.row import Json, Key, Record, Row
 
 KEPT = timedelta(hours=24)
 
 
-class IdempotencyKey(SQLModel, table=True):
+class IdempotencyKey(Record, table=True):
     """A key that was used. ``digest`` is the SHA-256 of the operation's name and input."""
 
     __tablename__ = "idempotency_key"

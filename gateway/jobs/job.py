@@ -29,6 +29,7 @@ from gateway.kernel.command import AnyId, Command, Retryable
 from gateway.kernel.db import Database, after_commit, unread
 from gateway.kernel.errors import InvalidState
 from gateway.kernel.noun import Noun, register
+from gateway.kernel.prepared import Prepared, Rows
 from gateway.kernel.row import Row
 
 
@@ -205,27 +206,28 @@ def _hold_queue(session: Session, resource: str | None) -> None:
 
 
 @cache
-def _claimable() -> SelectOfScalar[Job]:
-    """The job ``:job_id`` if it may be claimed at ``:moment``; built once, since building it costs more than asking."""
+def _claimable() -> Rows[Job]:
+    """The job ``:job_id`` if it may be claimed at ``:moment``."""
     now: Any = sa.bindparam("moment", type_=sa.inspect(Job).columns.due_at.type)
     other = aliased(Job)
     ahead = (
         sa.select(sa.literal(1))
         .where(
             col(other.resource) == Job.resource,
-            col(other.status).in_(LIVE),
+            live(other),
             # A stuck job that is taken up again waits for the one at work, not for those behind it.
             or_(col(other.id) < col(Job.id), sa.and_(col(other.id) > col(Job.id), col(other.lease_until) >= now)),
         )
         .correlate(Job)
     )
-    return select(Job).where(
+    conditions = (
         col(Job.id) == sa.bindparam("job_id"),
-        col(Job.status).in_(LIVE),
+        live(Job),
         col(Job.due_at) <= now,
         or_(col(Job.lease_until).is_(None), col(Job.lease_until) < now),
         ~sa.exists(ahead),
     )
+    return Rows(Job, lambda rows: rows.where(*conditions))
 
 
 def claim(session: Session, job_id: int, worker: str, lease: timedelta) -> Job | None:
@@ -233,7 +235,7 @@ def claim(session: Session, job_id: int, worker: str, lease: timedelta) -> Job |
     if session.get_bind().dialect.name == "postgresql":
         _hold_queue(session, session.exec(select(Job.resource).where(Job.id == job_id)).first())
     now = clock.now(session)
-    job = session.exec(_claimable(), params={"job_id": job_id, "moment": now}).first()
+    job = _claimable().first(session, job_id=job_id, moment=now)
     if job is None:
         return None
     if job.status is Status.QUEUED:
@@ -264,7 +266,7 @@ def held(session: Session, job_id: int, attempt: int, known: Job | None = None) 
     return job
 
 
-_VERSION = sa.select(sa.inspect(Job).columns.version).where(col(Job.id) == sa.bindparam("job_id"))
+_VERSION = Prepared(sa.select(sa.inspect(Job).columns.version).where(col(Job.id) == sa.bindparam("job_id")))
 
 
 def version(db: Database, job_id: int) -> int | None:
@@ -316,18 +318,17 @@ def release(session: Session, job: Job, *, due_in: timedelta) -> None:
     job.due_at = clock.now(session) + due_in
 
 
-_FOLLOWING = (
-    sa.select(sa.inspect(Job).columns.id)
-    .where(col(Job.resource) == sa.bindparam("of"), col(Job.id) > sa.bindparam("behind"), col(Job.status).in_(LIVE))
-    .order_by(col(Job.id))
-    .limit(1)
-)
+@cache
+def _following() -> Prepared:
+    """The next job of a resource."""
+    behind = (col(Job.resource) == sa.bindparam("of"), col(Job.id) > sa.bindparam("behind"), live(Job))
+    return Prepared(sa.select(col(Job.id)).where(*behind).order_by(col(Job.id)).limit(sa.literal_column("1")))
 
 
 def settle(session: Session, job: Job, status: Status) -> None:
     """End a job (or leave it STUCK) and ring for the next of its resource."""
     if job.resource is not None:
-        following = session.connection().execute(_FOLLOWING, {"of": job.resource, "behind": job.id}).scalar()
+        following = _following().value(session, of=job.resource, behind=job.id)
         if following is not None:
             ring_after_commit(session, following)
     job.status = status

@@ -28,6 +28,7 @@ from sqlmodel import Session, SQLModel
 
 from gateway.kernel import clock, ids
 from gateway.kernel.errors import Conflict, Unavailable
+from gateway.kernel.prepared import Prepared
 
 T = TypeVar("T")
 R = TypeVar("R", bound=SQLModel)
@@ -96,8 +97,8 @@ class Database:
         with self.read() as session:
             return work(session)
 
-    def value(self, statement: sa.Executable, parameters: dict[str, Any]) -> Any:
-        """The first value that a Core statement finds, None when there is none: for looks at one column of one row, of
+    def value(self, statement: Prepared | sa.Executable, parameters: dict[str, Any]) -> Any:
+        """The first value that a statement finds, None when there is none: for looks at one column of one row, of
         which a session would be most of the cost. Like :meth:`look`, it does not mind a connection that was cut.
         """
         try:
@@ -110,8 +111,10 @@ class Database:
         except (OperationalError, InterfaceError, PoolTimeout) as error:
             raise _away(error) from error
 
-    def _value(self, statement: sa.Executable, parameters: dict[str, Any]) -> Any:
+    def _value(self, statement: Prepared | sa.Executable, parameters: dict[str, Any]) -> Any:
         with self._read.connect() as connection:
+            if isinstance(statement, Prepared):
+                return statement.value(connection, **parameters)
             return connection.execute(statement, parameters).scalar()
 
     @contextmanager

@@ -14,10 +14,10 @@ from enum import StrEnum
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
 from gateway.kernel import row
-from gateway.kernel.row import Key
+from gateway.kernel.row import Key, Record
 
 KEEP_RAW = timedelta(days=2)
 KEEP_HOURS = timedelta(days=400)
@@ -37,7 +37,7 @@ class Quality(StrEnum):
     """As SUMMED, but something was missing this time: totals are too low."""
 
 
-class Sample(SQLModel, table=True):
+class Sample(Record, table=True):
     """One reading of one server. Totals since power-on; null is 'the platform does not say'. ``cpu_percent`` is of one
     processor, since the sample before.
     """
@@ -63,7 +63,7 @@ class Sample(SQLModel, table=True):
     __table_args__ = (sa.Index("ix_sample_server", "server_uid", "at"), sa.Index("ix_sample_at", "at"))
 
 
-class SampleHour(SQLModel, table=True):
+class SampleHour(Record, table=True):
     """One hour of one server: counts of samples, seconds of processor time, bytes moved, memory (sum for the mean)."""
 
     __tablename__ = "sample_hour"

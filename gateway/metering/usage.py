@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, Session, SQLModel, col, or_, select
 
 from gateway.kernel import clock, row
+from gateway.kernel.prepared import Prepared
 from gateway.kernel.row import Key
 
 
@@ -63,8 +64,12 @@ class Interval(SQLModel, table=True):
 
 _TABLE: sa.Table = Interval.__table__  # type: ignore[attr-defined]  # every table model has one
 _OF_OBJECT = sa.and_(_TABLE.c.object_uid == sa.bindparam("of"), _TABLE.c.ended_at.is_(None))
-_HELD = sa.select(_TABLE.c.resource, _TABLE.c.amount).where(_OF_OBJECT)
-_OPEN = sa.insert(_TABLE)
+_HELD = Prepared(sa.select(_TABLE.c.resource, _TABLE.c.amount).where(_OF_OBJECT))
+_OPEN = Prepared(
+    sa.insert(_TABLE).values(
+        {name: sa.bindparam(name) for name in ("tenant_id", "resource", "object_uid", "amount", "started_at")}
+    )
+)
 _CLOSE = sa.update(_TABLE).where(_OF_OBJECT).values(ended_at=sa.bindparam("now"))
 _CLOSE_SOME = _CLOSE.where(_TABLE.c.resource.in_(sa.bindparam("resources", expanding=True)))
 """Intervals are written past the unit of work, by statements made once: nobody needs them as objects."""
@@ -77,7 +82,7 @@ def opened(session: Session, tenant_id: int, resource: Metered, object_uid: UUID
 
 def held(session: Session, tenant_id: int, object_uid: UUID, amounts: Mapping[Metered, int]) -> None:
     """:func:`opened` for several resources, from one and the same moment on."""
-    current = {each.resource: each.amount for each in session.connection().execute(_HELD, {"of": object_uid})}
+    current: dict[Metered, int] = dict(_HELD.all(session, of=object_uid))
     changed = {resource: amount for resource, amount in amounts.items() if current.get(resource) != amount}
     now = clock.now(session)
     ending = [resource for resource in changed if resource in current]
@@ -101,11 +106,8 @@ def closed(session: Session, object_uid: UUID, *resources: Metered) -> None:
 
 
 def _begin(session: Session, tenant_id: int, object_uid: UUID, amounts: Mapping[Metered, int], now: datetime) -> None:
-    if not amounts:
-        return
-    common = {"tenant_id": tenant_id, "object_uid": object_uid, "started_at": now, "ended_at": None}
-    rows = [{**common, "resource": resource, "amount": amount} for resource, amount in amounts.items()]
-    session.connection().execute(_OPEN, rows)
+    common = {"tenant_id": tenant_id, "object_uid": object_uid, "started_at": now}
+    _OPEN.each(session, [{**common, "resource": resource, "amount": amount} for resource, amount in amounts.items()])
 
 
 @dataclass(frozen=True, slots=True)

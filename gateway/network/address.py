@@ -13,12 +13,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, func, select
+from sqlmodel import Field, Session, col, func, select
 
 from gateway.kernel import row
-from gateway.kernel.row import Key
+from gateway.kernel.prepared import Prepared, Rows
+from gateway.kernel.row import Key, Record
 
 Range = IPv4Network | IPv6Network
 
@@ -26,7 +28,7 @@ IPV6 = 6
 _SHIFT = 2**63
 
 
-class PortAddress(SQLModel, table=True):
+class PortAddress(Record, table=True):
     """An address that a port holds. ``pooled`` is false for one outside the subnet's pools, which is never given out by
     itself.
     """
@@ -47,7 +49,7 @@ class PortAddress(SQLModel, table=True):
     )  # fmt: skip
 
 
-class FreeRange(SQLModel, table=True):
+class FreeRange(Record, table=True):
     """Addresses from ``first`` to ``last`` (positions, inclusive) that nobody holds. Ranges of a subnet never touch,
     unless two pools do.
     """
@@ -100,13 +102,27 @@ def open_ranges(session: Session, subnet_id: int, ranges: Iterable[tuple[int, in
 
 def take_lowest(session: Session, subnet_id: int) -> int | None:
     """Take the lowest free position; None when there is none. The caller holds the subnet's row."""
-    statement = select(FreeRange).where(FreeRange.subnet_id == subnet_id).order_by(col(FreeRange.first)).limit(1)
-    found = session.exec(statement.execution_options(populate_existing=True)).first()
+    found = _LOWEST.first(session, subnet=subnet_id)
     if found is None:
         return None
-    position = found.first
-    _replace(session, found, [(position + 1, found.last)])
-    return position
+    key, first, last = found
+    if first < last:
+        _SHORTER.run(session, key=key)
+    else:
+        _USED_UP.run(session, key=key)
+    return int(first)
+
+
+_RANGE = sa.inspect(FreeRange).columns
+_LOWEST = Prepared(
+    sa.select(_RANGE.id, _RANGE.first, _RANGE.last)
+    .where(_RANGE.subnet_id == sa.bindparam("subnet"))
+    .order_by(_RANGE.first)
+    .limit(sa.literal_column("1"))
+)
+_SHORTER = Prepared(sa.update(FreeRange).where(_RANGE.id == sa.bindparam("key")).values(first=_RANGE.first + 1))
+_USED_UP = Prepared(sa.delete(FreeRange).where(_RANGE.id == sa.bindparam("key")))
+"""Ranges are read anew whenever they are needed, so nobody has one of these as an object."""
 
 
 def take(session: Session, subnet_id: int, position: int) -> bool:
@@ -147,13 +163,33 @@ def holder(session: Session, subnet_id: int, position: int) -> PortAddress | Non
     ).first()
 
 
+def record(session: Session, **holding: Any) -> None:
+    """Record that a port holds an address: a value for each column of :class:`PortAddress` but its key."""
+    _RECORD.run(session, **holding)
+
+
+_RECORD = Prepared(
+    sa.insert(PortAddress).values(
+        {name: sa.bindparam(name) for name in ("port_id", "subnet_id", "address", "position", "pooled")}
+    )
+)
+
+
 def of_ports(session: Session, port_ids: Sequence[int]) -> dict[int, list[PortAddress]]:
     """The addresses of these ports, each in the order they were given."""
     found: dict[int, list[PortAddress]] = defaultdict(list)
+    if len(port_ids) == 1:
+        return {port_ids[0]: _OF_PORT.all(session, port=port_ids[0])}
     statement = select(PortAddress).where(col(PortAddress.port_id).in_(port_ids)).order_by(col(PortAddress.id))
     for each in session.exec(statement):
         found[each.port_id].append(each)
     return found
+
+
+_OF_PORT = Rows(
+    PortAddress,
+    lambda rows: rows.where(col(PortAddress.port_id) == sa.bindparam("port")).order_by(col(PortAddress.id)),
+)
 
 
 def rooms(session: Session, subnet_ids: Sequence[int]) -> dict[int, Room]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network, summarize_address_range
 from typing import Any
 
@@ -20,11 +21,12 @@ from gateway.jobs import job as jobs
 from gateway.jobs.job import Job, Order
 from gateway.kernel import noun as nouns
 from gateway.kernel.access import CLOUD, Subject
+from gateway.kernel.prepared import Prepared, Rows
 from gateway.network import tally
 from gateway.network.address import PortAddress
 from gateway.network.network import waiting
 from gateway.network.security_group import NOUN, PortSecurityGroup, SecurityGroup, SecurityGroupRule
-from gateway.network.subnet import Subnet
+from gateway.network.subnet import of_network
 from gateway.network.tally import EVERYBODY
 
 COVER_FROM = 4
@@ -34,14 +36,17 @@ each new member has all others applied again. Where somebody else is on the netw
 member grows with its group."""
 
 
-_JOIN = sa.insert(PortSecurityGroup.__table__)  # type: ignore[attr-defined]  # every table model has one
+_JOIN = Prepared(
+    sa.insert(PortSecurityGroup).values(
+        {name: sa.bindparam(name) for name in ("port_id", "security_group_id", "network_id")}
+    )
+)
 
 
 def join(session: Session, port_id: int, network_id: int, groups: Sequence[SecurityGroup]) -> None:
     """Make a new port a member of groups, and count it."""
     common = {"port_id": port_id, "network_id": network_id}
-    if groups:
-        session.connection().execute(_JOIN, [{**common, "security_group_id": group.id} for group in groups])
+    _JOIN.each(session, [{**common, "security_group_id": group.id} for group in groups])
     tally.came(session, network_id, [group.id for group in groups])
 
 
@@ -53,6 +58,8 @@ def leave(session: Session, port_id: int, network_id: int, group_ids: Iterable[i
 
 def of_ports(session: Session, port_ids: Sequence[int]) -> dict[int, list[SecurityGroup]]:
     """The groups of these ports, by one statement."""
+    if len(port_ids) == 1:
+        return {port_ids[0]: _OF_PORT.all(session, port=port_ids[0])}
     found: dict[int, list[SecurityGroup]] = {key: [] for key in port_ids}
     statement = (
         select(PortSecurityGroup.port_id, SecurityGroup)
@@ -63,6 +70,16 @@ def of_ports(session: Session, port_ids: Sequence[int]) -> dict[int, list[Securi
     for port_id, group in session.exec(statement):
         found[port_id].append(group)
     return found
+
+
+_OF_PORT = Rows(
+    SecurityGroup,
+    lambda rows: (
+        rows.join(PortSecurityGroup, col(PortSecurityGroup.security_group_id) == col(SecurityGroup.id))
+        .where(col(PortSecurityGroup.port_id) == sa.bindparam("port"))
+        .order_by(col(PortSecurityGroup.id))
+    ),
+)
 
 
 @dataclass(slots=True)
@@ -81,7 +98,7 @@ class Sources:
         found = self._known.get(group_id)
         if found is None:
             found = self._known[group_id] = self._ranges(group_id)
-        return _fewest(each for each in found if each.version == version)
+        return list(_fewest(tuple(each for each in found if each.version == version)))
 
     def _ranges(self, group_id: int) -> list[IPv4Network | IPv6Network]:
         if self._counts is None:
@@ -133,6 +150,16 @@ def concerned(session: Session, group_id: int, network_id: int | None, *, limit:
     return list(session.exec(statement.limit(limit)))
 
 
+_NAMED_IN_RULES = Rows(
+    SecurityGroup,
+    lambda rows: rows.where(
+        col(SecurityGroup.id).in_(tally.groups_on(sa.bindparam("network"))),
+        sa.exists(sa.select(1).where(col(SecurityGroupRule.remote_group_id) == col(SecurityGroup.id))),
+    ).order_by(col(SecurityGroup.id)),
+)
+"""The groups with ports on a network that a rule stands them for."""
+
+
 def moved(session: Session, network_id: int, group_ids: Iterable[int]) -> None:
     """To be called while a port of these groups is recorded on a network, when it has come or is about to go: have the
     rules applied of all ports whose rules thereby change.
@@ -140,13 +167,9 @@ def moved(session: Session, network_id: int, group_ids: Iterable[int]) -> None:
     mine = set(group_ids)
     members = tally.of_network(session, network_id)
     total = members.pop(EVERYBODY, 0)
-    named_ones = sa.select(col(SecurityGroupRule.remote_group_id)).where(
-        col(SecurityGroupRule.remote_group_id).in_(sorted(members))
-    )
-    groups = session.exec(
-        select(SecurityGroup).where(col(SecurityGroup.id).in_(named_ones)).order_by(col(SecurityGroup.id))
-    )
-    for group in groups:
+    for group in _NAMED_IN_RULES.all(session, network=network_id):
+        if group.id not in members:
+            continue
         with_it = _covers(members[group.id], total)
         without = _covers(members[group.id] - (group.id in mine), total - 1)
         if with_it != without or (group.id in mine and not with_it):
@@ -159,18 +182,28 @@ def _covers(members: int, total: int) -> bool:
 
 def _pools(session: Session, network_id: int) -> list[IPv4Network | IPv6Network]:
     found: list[IPv4Network | IPv6Network] = []
-    for subnet in session.exec(select(Subnet).where(Subnet.network_id == network_id)):
+    for subnet in of_network(session, network_id):
         if subnet.ip_version == 6:  # noqa: PLR2004 - the IP version: its pools would be some sixty ranges
             found.append(ip_network(subnet.cidr))
             continue
         for pool in subnet.pools:
-            found += summarize_address_range(ip_address(pool["first"]), ip_address(pool["last"]))
-        outside = select(PortAddress.address).where(
-            PortAddress.subnet_id == subnet.id, sa.not_(col(PortAddress.pooled))
-        )
-        found += [ip_network(each) for each in session.exec(outside)]
+            found += _ranges_of(pool["first"], pool["last"])
+        found += [ip_network(each) for (each,) in _OUTSIDE.all(session, subnet=subnet.id)]
     return found
 
 
-def _fewest(ranges: Iterable[Any]) -> list[str]:
-    return [str(each) for each in collapse_addresses(ranges)]
+_OUTSIDE = Prepared(
+    sa.select(col(PortAddress.address)).where(
+        col(PortAddress.subnet_id) == sa.bindparam("subnet"), sa.not_(col(PortAddress.pooled))
+    )
+)
+
+
+@lru_cache(maxsize=4096)
+def _ranges_of(first: str, last: str) -> tuple[Any, ...]:
+    return tuple(summarize_address_range(ip_address(first), ip_address(last)))
+
+
+@lru_cache(maxsize=1024)
+def _fewest(ranges: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(str(each) for each in collapse_addresses(ranges))

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from ipaddress import ip_network
+from functools import cache, lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -27,6 +28,7 @@ from gateway.kernel.access import Role, Subject, within
 from gateway.kernel.command import AnyId, Command, Name, Retryable, Tag, Text, Versioned
 from gateway.kernel.errors import Busy, Forbidden, InUse, NotFound
 from gateway.kernel.noun import Noun, register
+from gateway.kernel.prepared import Prepared, Rows
 from gateway.kernel.row import Row, expect
 
 LEAST_MTU, MOST_MTU = 1280, 9216
@@ -243,11 +245,20 @@ def locked(session: Session, network_id: int, *, share: bool = False) -> Network
     """The network's row, fresh and held until the end of the unit of work (with ``share`` together with others who
     only need it to stay). Raises NotFound.
     """
-    statement = select(Network).where(Network.id == network_id).with_for_update(read=share)
-    found = session.exec(statement.execution_options(populate_existing=True)).first()
+    found = _LOCKED[share].first(session, network=network_id)
     if found is None:
         raise NotFound("There is no such network.")
     return found
+
+
+_LOCKED = {
+    share: Rows(
+        Network,
+        lambda rows, share=share: rows.where(col(Network.id) == sa.bindparam("network")).with_for_update(read=share),  # type: ignore[misc]  # mypy: default of a lambda
+        fresh=True,
+    )
+    for share in (False, True)
+}
 
 
 def refuse_leaving(session: Session, network: Network, *path: str) -> None:
@@ -297,9 +308,15 @@ def hosts_of(session: Session, network_id: int) -> Sequence[NetworkHost]:
 
 def at_host(session: Session, network_id: int, host_id: int) -> NetworkHost | None:
     """The record of a network on a host."""
-    return session.exec(
-        select(NetworkHost).where(NetworkHost.network_id == network_id, NetworkHost.host_id == host_id)
-    ).first()
+    return _AT_HOST.first(session, network=network_id, host=host_id)
+
+
+_AT_HOST = Rows(
+    NetworkHost,
+    lambda rows: rows.where(
+        col(NetworkHost.network_id) == sa.bindparam("network"), col(NetworkHost.host_id) == sa.bindparam("host")
+    ),
+)
 
 
 def settle(session: Session, network_id: int, host_id: int) -> NetworkHost:
@@ -314,6 +331,25 @@ def settle(session: Session, network_id: int, host_id: int) -> NetworkHost:
             _stay(found)
     session.flush()
     return found
+
+
+def needed_again(session: Session, network_id: int, host_id: int) -> bool:
+    """:func:`settle` for the usual case, in which the network is there and nobody takes it away: whether that is so.
+    The version is raised, so who looked before and would take it away looks again; it is not compared, so many ports
+    may settle at the same time.
+    """
+    return bool(_NEEDED_AGAIN.run(session, network=network_id, host=host_id, now=clock.now(session)))
+
+
+_NEEDED_AGAIN = Prepared(
+    sa.update(NetworkHost)
+    .where(
+        col(NetworkHost.network_id) == sa.bindparam("network"),
+        col(NetworkHost.host_id) == sa.bindparam("host"),
+        col(NetworkHost.leaving_job_id).is_(None),
+    )
+    .values(used_at=sa.bindparam("now"), updated_at=sa.bindparam("now"), version=col(NetworkHost.version) + 1)
+)
 
 
 def depart(session: Session, network_id: int, host_id: int, job_id: int) -> bool:
@@ -373,6 +409,12 @@ def colliding_hosts(session: Session, network_ids: Iterable[int]) -> frozenset[i
     ranges = [ip_network(text) for text in session.exec(select(subnet.cidr).where(subnet.network_id.in_(wanted)))]
     if not ranges:
         return frozenset()
+    if len(wanted) == 1:
+        return frozenset(
+            key
+            for each in ranges
+            for (key,) in _overlapping(each.prefixlen).all(session, **_spots(each), own=wanted[0])
+        )
     overlaps = []
     for each in ranges:
         first, last = (place_of(str(each), int(end)) for end in (each[0], each[-1]))
@@ -385,6 +427,28 @@ def colliding_hosts(session: Session, network_ids: Iterable[int]) -> frozenset[i
         .distinct()
     )
     return frozenset(session.exec(statement))
+
+
+@cache
+def _overlapping(length: int) -> Prepared:
+    """Hosts with a network but ``:own`` that has a range overlapping one of this length."""
+    subnet: Any = nouns.BY_PREFIX["subnet"].table
+    around: list[Any] = [sa.bindparam(f"around_{number}") for number in range(length + 1)]
+    inside = subnet.place.between(sa.bindparam("first"), sa.bindparam("last"))
+    return Prepared(
+        sa.select(col(NetworkHost.host_id))
+        .join(subnet, subnet.network_id == NetworkHost.network_id)
+        .where(or_(inside, subnet.cidr.in_(around)), col(NetworkHost.network_id) != sa.bindparam("own"))
+        .distinct()
+    )
+
+
+@lru_cache(maxsize=4096)
+def _spots(wanted: IPv4Network | IPv6Network) -> dict[str, str]:
+    """Where ranges begin that lie inside this one, and which lie around it."""
+    first, last = (place_of(str(wanted), int(end)) for end in (wanted[0], wanted[-1]))
+    around = {f"around_{number}": str(wanted.supernet(new_prefix=number)) for number in range(wanted.prefixlen + 1)}
+    return {"first": first, "last": last, **around}
 
 
 def place_of(cidr: str, address: int) -> str:

@@ -29,6 +29,7 @@ from gateway.kernel.access import Role, Subject, require, within
 from gateway.kernel.command import AnyId, Command, Retryable, Text, Versioned
 from gateway.kernel.errors import Conflict, Forbidden, InUse, Invalid, NoAddressLeft, Refusal
 from gateway.kernel.noun import Noun, register
+from gateway.kernel.prepared import Prepared, Rows, get
 from gateway.kernel.row import Row, expect
 from gateway.metering import usage
 from gateway.metering.usage import Metered
@@ -287,8 +288,13 @@ def close(session: Session, port: Port) -> None:
 
 def of_server(session: Session, server_id: int) -> list[Port]:
     """A server's ports in the order of its interfaces."""
-    statement = select(Port).where(Port.server_id == server_id).order_by(col(Port.nic), col(Port.id))
-    return list(session.exec(statement))
+    return _OF_SERVER.all(session, server=server_id)
+
+
+_OF_SERVER = Rows(
+    Port,
+    lambda rows: rows.where(col(Port.server_id) == sa.bindparam("server")).order_by(col(Port.nic), col(Port.id)),
+)
 
 
 def addresses(session: Session, port_ids: Sequence[int]) -> dict[int, list[str]]:
@@ -301,7 +307,8 @@ def place(session: Session, port_ids: Iterable[int], host_id: int) -> None:
     """Record, before the host is asked, that these ports and their networks will be there. Twice equals once."""
     for port in _rows(session, port_ids):
         port.host_id = host_id
-        networks.settle(session, port.network_id, host_id)
+        if not networks.needed_again(session, port.network_id, host_id):
+            networks.settle(session, port.network_id, host_id)
 
 
 def displace(session: Session, port_ids: Iterable[int]) -> None:
@@ -316,7 +323,11 @@ def displace(session: Session, port_ids: Iterable[int]) -> None:
 
 
 def _rows(session: Session, port_ids: Iterable[int]) -> list[Port]:
-    return list(session.exec(select(Port).where(col(Port.id).in_(sorted(port_ids))).order_by(col(Port.id))))
+    keys = sorted(port_ids)
+    if len(keys) == 1:
+        found = get(session, Port, keys[0])
+        return [] if found is None else [found]
+    return list(session.exec(select(Port).where(col(Port.id).in_(keys)).order_by(col(Port.id))))
 
 
 def _groups(session: Session, subject: Subject, tenant_id: int, wanted: Wanted) -> list[SecurityGroup]:
@@ -337,12 +348,15 @@ def _refuse_bound(session: Session, port: Port, *path: str) -> None:
     raise InUse("A server has this port.", path=path, blockers=[] if owner is None else [server.public(owner)])
 
 
+_WITH_MAC = Prepared(sa.select(col(Port.id)).where(col(Port.mac) == sa.bindparam("mac")))
+
+
 def _free_mac(session: Session, uid: UUID, wanted: str | None) -> str:
     """The MAC that was asked for, or a locally administered one made from the port's id. Raises Conflict."""
     for salt in range(100):
         digest = hashlib.sha256(uid.bytes + bytes([salt])).digest()
         mac = wanted or ":".join(["02", *(f"{octet:02x}" for octet in digest[:5])])
-        if session.exec(select(Port.id).where(Port.mac == mac)).first() is None:
+        if _WITH_MAC.value(session, mac=mac) is None:
             return mac
         if wanted is not None:
             break
@@ -399,8 +413,7 @@ def _exact(session: Session, port: Port, present: Sequence[Subnet], text: str) -
 
 def _record(session: Session, port: Port, subnet: Subnet, position: int, *, pooled: bool) -> None:
     text = held.address_at(subnet.cidr, position)
-    session.add(PortAddress(port_id=port.id, subnet_id=subnet.id, address=text, position=position, pooled=pooled))
-    session.flush()
+    held.record(session, port_id=port.id, subnet_id=subnet.id, address=text, position=position, pooled=pooled)
 
 
 def _give_back(session: Session, port: Port) -> None:

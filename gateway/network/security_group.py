@@ -25,6 +25,7 @@ from gateway.kernel.command import AnyId, Command, Name, Retryable, Text, Versio
 from gateway.kernel.db import unique
 from gateway.kernel.errors import InUse, Invalid
 from gateway.kernel.noun import Noun, register
+from gateway.kernel.prepared import Rows
 from gateway.kernel.row import Key, Row, expect
 from gateway.network.network import key_of
 
@@ -182,10 +183,17 @@ def _make(session: Session, tenant_id: int, name: str, description: str) -> Secu
     return made
 
 
+_CALLED = Rows(
+    SecurityGroup,
+    lambda rows: rows.where(
+        col(SecurityGroup.tenant_id) == sa.bindparam("tenant"), col(SecurityGroup.name) == sa.bindparam("name")
+    ),
+)
+
+
 def default_of(session: Session, tenant_id: int) -> SecurityGroup:
     """The tenant's own group ``default``, made when it is not there yet."""
-    statement = select(SecurityGroup).where(SecurityGroup.tenant_id == tenant_id, SecurityGroup.name == DEFAULT)
-    found = session.exec(statement).first()
+    found = _CALLED.first(session, tenant=tenant_id, name=DEFAULT)
     if found is not None:
         return found
     made = _make(session, tenant_id, DEFAULT, "What ports have that name no group.")
@@ -261,8 +269,18 @@ def named(session: Session, subject: Subject, tenant_id: int, ids: Sequence[str]
 def rules_of(session: Session, group_ids: Iterable[int]) -> list[SecurityGroupRule]:
     """The rules of these groups, oldest first."""
     keys = sorted(set(group_ids))
+    if len(keys) == 1:
+        return _RULES_OF.all(session, group=keys[0])
     statement = select(SecurityGroupRule).where(col(SecurityGroupRule.security_group_id).in_(keys))
     return list(session.exec(statement.order_by(col(SecurityGroupRule.id))))
+
+
+_RULES_OF = Rows(
+    SecurityGroupRule,
+    lambda rows: rows.where(col(SecurityGroupRule.security_group_id) == sa.bindparam("group")).order_by(
+        col(SecurityGroupRule.id)
+    ),
+)
 
 
 def new_rule(group: SecurityGroup, **values: Any) -> SecurityGroupRule:

@@ -25,6 +25,7 @@ from gateway.kernel.access import Subject, within
 from gateway.kernel.command import AnyId, Command, Retryable, Text, Versioned
 from gateway.kernel.errors import Conflict, InUse, Invalid, NotFound, QuotaExceeded
 from gateway.kernel.noun import Noun, register
+from gateway.kernel.prepared import Rows
 from gateway.kernel.row import Row, canonical_cidr, canonical_ip, expect
 from gateway.network import address as addresses
 from gateway.network import network as networks
@@ -209,16 +210,23 @@ def delete(session: Session, subject: Subject, command: SubnetDelete) -> dict[st
 
 def of_network(session: Session, network_id: int) -> list[Subnet]:
     """A network's subnets, oldest first."""
-    return list(session.exec(select(Subnet).where(Subnet.network_id == network_id).order_by(col(Subnet.id))))
+    return _OF_NETWORK.all(session, network=network_id)
+
+
+_OF_NETWORK = Rows(
+    Subnet, lambda rows: rows.where(col(Subnet.network_id) == sa.bindparam("network")).order_by(col(Subnet.id))
+)
 
 
 def locked(session: Session, subnet_id: int) -> Subnet:
     """The subnet's row, fresh and held until the end of the unit of work: needed to give or take addresses."""
-    statement = select(Subnet).where(Subnet.id == subnet_id).with_for_update()
-    found = session.exec(statement.execution_options(populate_existing=True)).first()
+    found = _LOCKED.first(session, subnet=subnet_id)
     if found is None:
         raise NotFound("There is no such subnet.")
     return found
+
+
+_LOCKED = Rows(Subnet, lambda rows: rows.where(col(Subnet.id) == sa.bindparam("subnet")).with_for_update(), fresh=True)
 
 
 def kept_back(subnet: Subnet) -> frozenset[str]:

@@ -7,12 +7,14 @@ would cost more with each server that is there. Whoever changes one holds its ro
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel
 
 from gateway.kernel import row
+from gateway.kernel.prepared import Prepared
 from gateway.kernel.row import Key
 
 EVERYBODY = 0
@@ -33,36 +35,41 @@ class NetworkTally(SQLModel, table=True):
 
 
 _TABLE: sa.Table = NetworkTally.__table__  # type: ignore[attr-defined]  # every table model has one
-_OF = sa.select(_TABLE.c.group_id, _TABLE.c.ports).where(_TABLE.c.network_id == sa.bindparam("network"))
-_LESS = (
+_OF = Prepared(sa.select(_TABLE.c.group_id, _TABLE.c.ports).where(_TABLE.c.network_id == sa.bindparam("network")))
+_LESS = Prepared(
     sa.update(_TABLE)
     .where(_TABLE.c.network_id == sa.bindparam("network"), _TABLE.c.group_id == sa.bindparam("counted"))
     .values(ports=_TABLE.c.ports - 1)
 )
 _NEW = {"network_id": sa.bindparam("network"), "group_id": sa.bindparam("counted"), "ports": 1}
-_MORE: dict[str, sa.Insert] = {
-    name: dialect.insert(_TABLE)
-    .values(_NEW)
-    .on_conflict_do_update(index_elements=["network_id", "group_id"], set_={"ports": _TABLE.c.ports + 1})
+_MORE: dict[str, Prepared] = {
+    name: Prepared(
+        dialect.insert(_TABLE)
+        .values(_NEW)
+        .on_conflict_do_update(index_elements=["network_id", "group_id"], set_={"ports": _TABLE.c.ports + 1})
+    )
     for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
 }  # fmt: skip
 
 
 def came(session: Session, network_id: int, group_ids: Iterable[int]) -> None:
     """Count in a port that is in these groups."""
-    statement = _MORE[session.get_bind().dialect.name]
-    session.connection().execute(statement, _keys(network_id, group_ids))
+    _MORE[session.get_bind().dialect.name].each(session, _keys(network_id, group_ids))
 
 
 def went(session: Session, network_id: int, group_ids: Iterable[int]) -> None:
     """Count out a port that was in these groups."""
-    session.connection().execute(_LESS, _keys(network_id, group_ids))
+    _LESS.each(session, _keys(network_id, group_ids))
 
 
 def of_network(session: Session, network_id: int) -> dict[int, int]:
     """How many ports of a network are in each group, and under EVERYBODY how many there are."""
-    found = session.connection().execute(_OF, {"network": network_id})
-    return {group_id: ports for group_id, ports in found if ports}
+    return {group_id: ports for group_id, ports in _OF.all(session, network=network_id) if ports}
+
+
+def groups_on(network: Any) -> sa.Select[Any]:
+    """The groups that have ports on a network, as a part of a statement."""
+    return sa.select(_TABLE.c.group_id).where(_TABLE.c.network_id == network, _TABLE.c.ports > 0)
 
 
 def _keys(network_id: int, group_ids: Iterable[int]) -> list[dict[str, int]]:

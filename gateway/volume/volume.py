@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
+import sqlalchemy as sa
 from pydantic import StringConstraints, model_validator
 from sqlmodel import Field, Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
@@ -27,6 +28,7 @@ from gateway.kernel.access import Role, Subject, require, within
 from gateway.kernel.command import AnyId, Command, Name, Retryable, Tag, Text, Versioned
 from gateway.kernel.errors import InUse, Invalid, InvalidState
 from gateway.kernel.noun import Noun, register
+from gateway.kernel.prepared import Rows
 from gateway.kernel.row import Row
 from gateway.metering import usage
 from gateway.metering.usage import Metered
@@ -99,6 +101,16 @@ def promise(volume: Volume, server_id: int, device: str, *path: str) -> None:
     move(volume, (VolumeStatus.AVAILABLE,), VolumeStatus.ATTACHING, *path)
     volume.server_id = server_id
     volume.device = device
+
+
+def of_server(session: Session, server_id: int) -> list[Volume]:
+    """The volumes that a server has or is promised, by device."""
+    return _OF_SERVER.all(session, server=server_id)
+
+
+_OF_SERVER = Rows(
+    Volume, lambda rows: rows.where(col(Volume.server_id) == sa.bindparam("server")).order_by(col(Volume.device))
+)
 
 
 def attached(volume: Volume) -> None:

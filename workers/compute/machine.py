@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlmodel import Session, col, select
+from typing import TypeVar
+
+from sqlmodel import Session
 
 from drivers.api import Capability, Devices, DiskSpec, Firmware, Machine, MachineSpec, NicSpec
 from gateway.compute import machine_model
@@ -11,12 +13,15 @@ from gateway.compute.host import Host
 from gateway.compute.server import Server
 from gateway.compute.server_state import Observed
 from gateway.identity.tenant import Tenant
-from gateway.network import address
+from gateway.kernel.prepared import get
+from gateway.kernel.row import Row
+from gateway.network import address, subnet
 from gateway.network import port as ports
 from gateway.network.network import Network
-from gateway.network.subnet import Subnet
-from gateway.volume.volume import Volume
+from gateway.volume import volume as volumes
 from workers.compute.seed import FirstBoot, Interface, build, hostname
+
+R = TypeVar("R", bound=Row)
 
 
 def spec(
@@ -26,20 +31,17 @@ def spec(
     own host and with its own devices unless others are named. An adopted one is told nothing at a first boot, which it
     had long ago.
     """
-    held = session.exec(select(Volume).where(Volume.server_id == server.id).order_by(col(Volume.device))).all()
+    held = volumes.of_server(session, server.id)
     disks = [DiskSpec(volume.uid, volume.device or "") for volume in held]
     if server.root_uid is not None:
         disks.insert(0, DiskSpec(server.root_uid, "vda"))
     promised = ports.PortStatus.ATTACHING  # not on the host yet: its own job brings it there and plugs it in
     attached = [port for port in ports.of_server(session, server.id) if port.status is not promised]
-    networks = {
-        n.id: n for n in session.exec(select(Network).where(col(Network.id).in_([p.network_id for p in attached])))
-    }
-    nics = tuple(NicSpec(port.uid, networks[port.network_id].uid, port.mac) for port in attached)
+    nics = tuple(NicSpec(port.uid, _there(session, Network, port.network_id).uid, port.mac) for port in attached)
     public = servers.NOUN.public(server)
-    tenant = session.get_one(Tenant, server.tenant_id)
+    tenant = _there(session, Tenant, server.tenant_id)
     there = host_id if host_id is not None else server.host_id
-    host = session.get(Host, there) if there is not None else None
+    host = get(session, Host, there)
     serves = host is None or Capability.DHCP in host.capabilities
     boot = FirstBoot(
         instance_id=public,
@@ -63,9 +65,17 @@ def spec(
     )
 
 
+def _there(session: Session, kind: type[R], key: int) -> R:
+    """A row that a foreign key promises."""
+    found = get(session, kind, key)
+    if found is None:
+        raise LookupError(f"{kind.__name__} {key} is gone")
+    return found
+
+
 def _interface(session: Session, port: ports.Port, *, serves: bool) -> Interface:
     """A NIC as the guest is told it; static where the host has no DHCP (``serves``)."""
-    subnets = {s.id: s for s in session.exec(select(Subnet).where(Subnet.network_id == port.network_id))}
+    subnets = {each.id: each for each in subnet.of_network(session, port.network_id)}
     found = [(each.subnet_id, each.address) for each in address.of_ports(session, [port.id]).get(port.id, [])]
     mine = [subnets[subnet_id] for subnet_id, _ in found]
     return Interface(

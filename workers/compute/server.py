@@ -25,6 +25,7 @@ from gateway.jobs.job import Job
 from gateway.kernel import errors
 from gateway.kernel.db import unread
 from gateway.kernel.errors import Refusal
+from gateway.kernel.prepared import Prepared, get
 from gateway.network import port as ports
 from gateway.volume import volume as volumes
 from gateway.volume.volume import Volume, VolumeStatus
@@ -44,7 +45,7 @@ _GIB = 1 << 30
 
 def _server(session: Session, run_or_job: Run | Job) -> Server:
     """The server of a job. Raises NotFound when it is gone."""
-    server = session.get(Server, run_or_job.arguments["server_id"])
+    server = get(session, Server, run_or_job.arguments["server_id"])
     if server is None:
         raise errors.NotFound("The server is gone.")
     return server
@@ -155,7 +156,7 @@ def _fetch_image(run: Run) -> Change | None:
     return None
 
 
-_IMAGE_UID = sa.select(col(Image.uid)).where(col(Image.id) == sa.bindparam("key"))
+_IMAGE_UID = Prepared(sa.select(col(Image.uid)).where(col(Image.id) == sa.bindparam("key")))
 
 
 def _disks(run: Run) -> Change | None:
@@ -241,7 +242,7 @@ def _active(run: Run) -> Change:
         server = _server(session, job) if known is None else unread(session, known)
         servers.ready(server)
         servers.observe(session, server, observed(machine))
-        for volume in session.exec(select(Volume).where(Volume.server_id == server.id)):
+        for volume in volumes.of_server(session, server.id):
             volumes.attached(volume)
 
     run.say("The hypervisor says that it runs.")

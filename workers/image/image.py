@@ -15,6 +15,7 @@ from gateway.image import reception
 from gateway.image.image import Image, ImageCopy, ImageStatus
 from gateway.image.store import ImageStore
 from gateway.kernel import errors
+from gateway.kernel.prepared import Prepared
 from gateway.kernel.settings import Settings
 from workers.image import variant
 from workers.reach import address
@@ -28,7 +29,7 @@ def store(settings: Settings) -> ImageStore:
     return reception.store_of(settings)
 
 
-_READY = (
+_READY = Prepared(
     sa.select(col(ImageCopy.ready))
     .join(Image, col(Image.id) == col(ImageCopy.image_id))
     .where(

@@ -12,6 +12,7 @@ from drivers.api import Capability, DriverError, NetworkSpec, Refused, SubnetSpe
 from gateway.compute.host import Host
 from gateway.jobs.job import Job
 from gateway.kernel.errors import HypervisorError
+from gateway.kernel.prepared import get
 from gateway.network import network as networks
 from gateway.network import subnet as subnets
 from gateway.network.network import Network, NetworkHost
@@ -27,10 +28,10 @@ def spec(session: Session, network_id: int, host_id: int) -> NetworkSpec:
     """What a host is told; nothing of DHCP to one that has none: there the seed tells a guest its addresses. Raises
     Refused when the network is gone.
     """
-    network = session.get(Network, network_id)
+    network = get(session, Network, network_id)
     if network is None:
         raise Refused("the network is gone")
-    host = session.get(Host, host_id)
+    host = get(session, Host, host_id)
     serves = host is None or Capability.DHCP in host.capabilities
     return NetworkSpec(
         id=network.uid,

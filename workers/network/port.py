@@ -14,6 +14,7 @@ from sqlmodel import Session, select
 
 from drivers.api import Direction, PortSpec, Refused, RuleSpec, Transient
 from gateway.compute.server import Server
+from gateway.kernel.prepared import get
 from gateway.network import membership
 from gateway.network import network as networks
 from gateway.network import port as ports
@@ -31,11 +32,11 @@ _PROTOCOLS = {RuleProtocol.TCP: "tcp", RuleProtocol.UDP: "udp", RuleProtocol.ICM
 
 def spec(session: Session, port_id: int) -> PortSpec:
     """What a host is told; remote groups are the addresses they stand for. Raises Refused when the port is gone."""
-    port = session.get(Port, port_id)
-    if port is None:
+    port = get(session, Port, port_id)
+    network = None if port is None else get(session, Network, port.network_id)
+    if port is None or network is None:
         raise Refused("the port is gone")
-    network = session.get_one(Network, port.network_id)
-    server = session.get(Server, port.server_id) if port.server_id is not None else None
+    server = get(session, Server, port.server_id)
     return PortSpec(
         id=port.uid,
         network_id=network.uid,
@@ -63,7 +64,7 @@ def ensure_on_host(run: Run, port_id: int, host_id: int) -> None:
         return port.network_id, place.stale or place.leaving_job_id is not None
 
     with run.read() as session:
-        port = session.get(Port, port_id)
+        port = get(session, Port, port_id)
         there = port is not None and port.host_id == host_id
         place = networks.at_host(session, port.network_id, host_id) if port is not None and there else None
     if not network_work.as_recorded(place):
@@ -99,7 +100,7 @@ def apply(run: Run, port_id: int, host_id: int) -> bool:
     done: PortSpec | None = None
     for _ in range(ROUNDS):
         with run.read() as session:
-            port = session.get(Port, port_id)
+            port = get(session, Port, port_id)
             wish = spec(session, port_id) if port is not None and port.host_id == host_id else None
         if wish == done:
             if port is not None and port.stale:
