@@ -36,5 +36,6 @@ def examine(
     libvirt = hypervisor.libvirt()
     findings.append(libvirt)
     findings += [hypervisor.program(name) for name in ("dnsmasq", "nft", "iptables", "ebtables")]
+    findings.append(hypervisor.conversion())
     findings += [hypervisor.filters(), hypervisor.bridges(libvirt.status)]
     return Report(tuple(findings), found.accelerator)

@@ -42,6 +42,20 @@ def program(name: str) -> Finding:
     return ok(name, ran.version)
 
 
+def conversion() -> Finding:
+    """virt-v2v, which only moves that ask for it need, and which needs nbdkit."""
+    absent = [name for name in ("virt-v2v", "nbdkit") if located(name) is None]
+    if "virt-v2v" in absent:
+        return ok("virt-v2v", "not installed; moves that ask for a conversion of the guest are refused")
+    if absent:
+        return broken("virt-v2v", "it needs nbdkit, which is not installed", "apt-get install nbdkit")
+    ran = run(["virt-v2v", "--version"])
+    if ran.code != 0:
+        why = "did not answer" if ran.hung else ran.first_line
+        return broken("virt-v2v", why, "apt-get install --reinstall virt-v2v")
+    return ok("virt-v2v", ran.version)
+
+
 def libvirt() -> Finding:
     """The daemon behind the system socket."""
     if located("virsh") is None:

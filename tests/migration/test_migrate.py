@@ -17,9 +17,6 @@ PLAN = """query($input: ServerMigrateInput!) { serverMigratePlan(input: $input) 
   userErrors { code path } } }"""
 
 
-PATH = os.environ["PATH"].split(os.pathsep)
-
-
 @pytest.fixture
 def moving(world: World) -> Moving:
     return Moving.make(world)
@@ -279,21 +276,32 @@ done
 """
 
 
+def _path_without(name: str, folder: Path) -> str:
+    """A PATH on which all is but that program, whether or not this machine has it."""
+    folder.mkdir()
+    for place in reversed(os.environ["PATH"].split(os.pathsep)):
+        for program in Path(place).iterdir() if Path(place).is_dir() else ():
+            if program.name != name:
+                (folder / program.name).unlink(missing_ok=True)
+                (folder / program.name).symlink_to(program)
+    return str(folder)
+
+
 def test_virt_v2v_is_used_where_it_is_asked_for(
     moving: Moving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a program in its place that converts the format and nothing else: what is shown is how it is called."""
     server = adopted(moving)
     without = {"serverId": server, "toHypervisor": "SIM", "conversion": "VIRT_V2V"}
-    monkeypatch.setenv("PATH", os.pathsep.join(each for each in PATH if not Path(each, "virt-v2v").exists()))
+    path = _path_without("virt-v2v", tmp_path / "plain")
+    monkeypatch.setenv("PATH", path)
     moving.world.reconcile("hosts")
     assert moving.scene.alice.refused("serverMigrate", **without) == [("UNSUPPORTED", ["conversion"])]
     plan = moving.scene.alice.ok(PLAN, input=without)["serverMigratePlan"]
     assert (plan["possible"], plan["userErrors"]) == (False, [{"code": "UNSUPPORTED", "path": ["conversion"]}])
-    program = tmp_path / "virt-v2v"
-    program.write_text(V2V)
-    program.chmod(0o755)
-    path = os.environ["PATH"]
+    for name, text in (("virt-v2v", V2V), ("nbdkit", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{path}")
     moving.world.reconcile("hosts")
     monkeypatch.setenv("PATH", path)  # it was taken away from the worker since

@@ -43,7 +43,7 @@ done
 END
 setsid sh /tmp/agent </dev/null >/dev/null 2>&1 &
 """
-"""Answers on QEMU's channel as its guest agent would, as far as libvirt asks: the tiny guest has no room for the real one."""
+"""Answers on QEMU's channel as its guest agent would, as far as libvirt asks: there is no room for the real one."""
 CONSOLE = "query($id: ID!) { server(id: $id) { consoleLog } }"
 
 

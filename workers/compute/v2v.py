@@ -7,7 +7,9 @@ machine in libvirt's XML with the disks as files beside it, and writes one qcow2
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -29,6 +31,8 @@ from workers.compute.carry import Way
 from workers.compute.disks import Teller
 
 PROGRAM = "virt-v2v"
+READER = "nbdkit"
+"""virt-v2v reads the disks of a described machine through it, and refuses to begin without."""
 NAME = "guest"
 MOST_S = 4 * 3600.0
 LOOK_S = 0.5
@@ -36,8 +40,8 @@ WORDS = 300
 
 
 def found() -> str | None:
-    """The program's path, None when this worker has none."""
-    return shutil.which(PROGRAM)
+    """The program's path, None when this worker lacks it or what it needs."""
+    return shutil.which(PROGRAM) if shutil.which(READER) is not None else None
 
 
 def require() -> str:
@@ -45,7 +49,7 @@ def require() -> str:
     there = found()
     if there is None:
         raise errors.Unsupported(
-            "This worker has no virt-v2v: install it there, or move the server without a conversion.",
+            "This worker has no virt-v2v (with nbdkit): install it there, or move the server without a conversion.",
             capability=VIRT_V2V, hypervisor=None,
         )  # fmt: skip
     return there
@@ -104,7 +108,12 @@ def _run(command: Sequence[str], way: Way) -> None:
     told = Teller(way.run, "virt-v2v is at work")
     words = way.folder / "words"
     with words.open("wb") as out:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        # Straight to QEMU: the appliance is no machine of a libvirt that this worker may or may not reach.
+        environment = {"LIBGUESTFS_BACKEND": "direct", **os.environ, "TMPDIR": str(way.folder)}
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
         try:
             ends = time.monotonic() + MOST_S
             while process.poll() is None:
@@ -114,7 +123,7 @@ def _run(command: Sequence[str], way: Way) -> None:
                 time.sleep(LOOK_S)
         finally:
             if process.poll() is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # with the appliance and the readers that it started
             process.wait()
     if process.returncode:
         last = words.read_text(errors="replace").strip()[-WORDS:]
