@@ -23,7 +23,7 @@ from sqlmodel import Field, Session, col, func, select
 from gateway.compute import server as servers
 from gateway.compute.host import Hypervisor
 from gateway.compute.server import Server
-from gateway.compute.server_state import ServerStatus
+from gateway.compute.server_state import STANDING, Action, Observed
 from gateway.compute.standstill import check_host
 from gateway.identity import audit
 from gateway.identity.api_key import ApiKey
@@ -33,7 +33,7 @@ from gateway.identity.user import User
 from gateway.kernel import clock, row
 from gateway.kernel.access import Role, Subject
 from gateway.kernel.command import AnyId, Retryable
-from gateway.kernel.errors import InvalidState, NotFound, RateLimited
+from gateway.kernel.errors import NotFound, RateLimited
 from gateway.kernel.row import Row
 
 TICKET_LASTS: Final = timedelta(seconds=60)
@@ -44,10 +44,10 @@ MOST_UNUSED: Final = 40
 TICKET_CHARS: Final = 43
 _TICKET_BYTES: Final = 32
 
-SHOWN: Final = (ServerStatus.ACTIVE, ServerStatus.PAUSED)
-"""States in which there is a screen to open."""
-_STAYS: Final = (*SHOWN, ServerStatus.UNKNOWN)
-"""States in which an open one stays: a host that does not answer may show it all the same."""
+SHOWN: Final = (Observed.RUNNING, Observed.PAUSED)
+"""What a machine does while there is a screen to open."""
+_STAYS: Final = (*SHOWN, Observed.UNKNOWN)
+"""While an open one stays: a host that does not answer may show it all the same."""
 
 
 class ConsoleProtocol(StrEnum):
@@ -108,11 +108,8 @@ class Opened:
 def create(session: Session, subject: Subject, command: ServerConsoleCreate) -> dict[str, Any]:
     """A ticket for a server's screen. Raises NotFound, Forbidden, InvalidState, Unsupported, RateLimited."""
     server = servers.reach(session, subject, command.id)
-    if server.status not in SHOWN or server.host_id is None or server.hypervisor is None:
-        raise InvalidState(
-            f"The server is {server.status.value}: there is no screen to show.", path=("id",),
-            current=server.status.value, allowed=[each.value for each in SHOWN],
-        )  # fmt: skip
+    if server.phase not in STANDING or server.observed not in SHOWN or server.host_id is None:
+        raise servers.wrong_state(server, Action.OPEN_CONSOLE)
     check_host(session, server, "GRAPHICAL_CONSOLE", "id")
     now = clock.now(session)
     _bound(session, subject, now)
@@ -191,7 +188,8 @@ def standing(session: Session, console_ids: Collection[int]) -> set[int]:
         .join(User, col(User.id) == col(Console.user_id))
         .where(
             col(Console.id).in_(console_ids),
-            col(Server.status).in_(_STAYS),
+            col(Server.phase).in_(STANDING),
+            col(Server.observed).in_(_STAYS),
             col(User.enabled),
             col(User.deleted_at).is_(None),
             sa.or_(col(User.admin), in_tenant),

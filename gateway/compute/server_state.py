@@ -106,6 +106,8 @@ class Action(StrEnum):
     """serverSnapshotCreate."""
     REVERT = "REVERT"
     """serverSnapshotRevert."""
+    OPEN_CONSOLE = "OPEN_CONSOLE"
+    """serverConsoleCreate; while it runs."""
 
 
 _OBSERVED = {
@@ -133,12 +135,12 @@ _RUNNING = frozenset({Action.STOP, Action.REBOOT, Action.SUSPEND, Action.PAUSE})
 
 ALLOWED: dict[ServerStatus, frozenset[Action]] = {
     ServerStatus.BUILDING: _ALWAYS,
-    ServerStatus.ACTIVE: _ALWAYS | DEVICES | MOVES | MOMENTS | _RUNNING,
+    ServerStatus.ACTIVE: _ALWAYS | DEVICES | MOVES | MOMENTS | _RUNNING | {Action.OPEN_CONSOLE},
     ServerStatus.STOPPED: _ALWAYS | DEVICES | MOVES | MOMENTS | {Action.START},
-    ServerStatus.PAUSED: _ALWAYS | {Action.STOP, Action.UNPAUSE, Action.REVERT},
+    ServerStatus.PAUSED: _ALWAYS | {Action.STOP, Action.UNPAUSE, Action.REVERT, Action.OPEN_CONSOLE},
     ServerStatus.SUSPENDED: _ALWAYS | {Action.START, Action.STOP, Action.RESUME, Action.REVERT},
     ServerStatus.CRASHED: _ALWAYS | DEVICES | MOMENTS | {Action.START, Action.STOP},
-    ServerStatus.VERIFY_RESIZE: _ALWAYS | {Action.RESIZE_CONFIRM, Action.RESIZE_REVERT},
+    ServerStatus.VERIFY_RESIZE: _ALWAYS | {Action.RESIZE_CONFIRM, Action.RESIZE_REVERT, Action.OPEN_CONSOLE},
     ServerStatus.UNKNOWN: _ALWAYS,
     ServerStatus.ERROR: frozenset({Action.DELETE, Action.UPDATE}),
     ServerStatus.DELETING: frozenset(),

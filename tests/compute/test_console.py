@@ -203,7 +203,12 @@ def test_a_server_that_does_not_run_has_no_screen(scene: Scene) -> None:
     )["serverConsoleCreate"]
     assert found["url"] is None
     assert found["userErrors"] == [
-        {"code": "INVALID_STATE", "path": ["id"], "current": "STOPPED", "allowed": ["ACTIVE", "PAUSED"]}
+        {
+            "code": "INVALID_STATE",
+            "path": ["id"],
+            "current": "STOPPED",
+            "allowed": ["ACTIVE", "PAUSED", "VERIFY_RESIZE"],
+        }
     ]
 
 

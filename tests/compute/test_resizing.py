@@ -85,7 +85,7 @@ def test_a_running_server_grows_and_stays_large(sizes: Sizes) -> None:
     found = sizes.shown(server)
     assert (found["status"], found["statusReason"], found["flavor"]["name"]) == ("VERIFY_RESIZE", None, "large")
     assert found["resize"]["status"] == "UNCONFIRMED"
-    assert found["allowedActions"] == ["DELETE", "UPDATE", "RESIZE_CONFIRM", "RESIZE_REVERT"]
+    assert found["allowedActions"] == ["DELETE", "UPDATE", "RESIZE_CONFIRM", "RESIZE_REVERT", "OPEN_CONSOLE"]
     assert sizes.machine(server) == ("RUNNING", 2, 1024, 2)
     assert sizes.size(server) == (2, 1024, 2)  # the disk grows when nobody can go back any more
     assert (sizes.claimed(), sizes.taken()) == ((2, 1024, 3), (2, 1024))

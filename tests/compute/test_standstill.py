@@ -47,7 +47,8 @@ def test_a_suspended_server_goes_on_and_is_not_metered_meanwhile(scene: Scene) -
 def test_a_paused_server_goes_on(scene: Scene) -> None:
     server = scene.server()
     scene.do_and_work("serverPause", id=server)
-    assert scene.alice.ok(GET, id=server)["server"]["allowedActions"] == ["STOP", "DELETE", "UPDATE", "UNPAUSE", "REVERT"]
+    allowed = ["STOP", "DELETE", "UPDATE", "UNPAUSE", "REVERT", "OPEN_CONSOLE"]
+    assert scene.alice.ok(GET, id=server)["server"]["allowedActions"] == allowed
     assert scene.alice.refused("serverResume", id=server) == [("INVALID_STATE", ["id"])]
     scene.do_and_work("serverUnpause", id=server)
     assert scene.status(server) == "ACTIVE"
