@@ -21,7 +21,7 @@ from sqlmodel import select
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from gateway import first_start, metrics, migrations
@@ -176,15 +176,19 @@ def _trusted(manifest: Path) -> dict[str, str]:
 
 
 class Front(Starlette):
-    """The application, with a short way to its first route, GraphQL: that endpoint answers whatever comes by itself, so
-    the router and the two layers that catch exceptions would only cost it (a tenth of reading one server).
+    """The application, with a short way to its first two routes, GraphQL by HTTP and by WebSocket: those endpoints
+    answer whatever comes by themselves, so the router and the two layers that catch exceptions would only cost them (a
+    tenth of reading one server, and some memory for as long as a socket is open).
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve GraphQL, or pass the request on."""
-        first = self.router.routes[0]
-        if scope["type"] == "http" and isinstance(first, Route) and scope["path"] == first.path:
+        first, second = self.router.routes[:2]
+        kind = scope["type"]
+        if kind == "http" and isinstance(first, Route) and scope["path"] == first.path:
             await first.app(scope, receive, send)
+        elif kind == "websocket" and isinstance(second, WebSocketRoute) and scope["path"] == second.path:
+            await second.app(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

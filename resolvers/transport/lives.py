@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -68,17 +68,18 @@ async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
             task.exception()  # seen: asyncio must not report it as never retrieved
 
 
-def at_once(sending: Coroutine[Any, Any, None]) -> bool:
+def at_once(sending: Awaitable[None]) -> bool:
     """Sends, if that can be done without waiting; whether it was. What would wait is given up before it has sent
     anything, and a connection that failed is for the next who waits for it to tell.
     """
+    step = sending.__await__()
     try:
-        sending.send(None)
+        next(step)
     except StopIteration:
         return True
     except Exception:  # noqa: BLE001 - whoever sends the next in the ordinary way meets it again
         return False
-    sending.close()
+    step.close()
     return False
 
 

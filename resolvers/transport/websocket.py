@@ -82,7 +82,7 @@ class SocketEndpoint:
             return
         await websocket.accept(SUBPROTOCOL)
         try:
-            await self._serve(websocket)
+            await self._serve(websocket, send)
         except SocketClosed as closed:
             await _close(websocket, closed)
         except RequestRefused as refused:
@@ -92,11 +92,11 @@ class SocketEndpoint:
         except Exception as error:  # noqa: BLE001 - the last line: a bug is logged and the socket still closes properly
             await _close(websocket, SocketClosed(4500, str(refusal(error, new_request_id()))))
 
-    async def _serve(self, websocket: WebSocket) -> None:
+    async def _serve(self, websocket: WebSocket, send: Send) -> None:
         settings = self._engine.settings
         with ExitStack() as pending:
             pending.enter_context(self._pending.slot(websocket.client.host if websocket.client else ""))
-            socket = Socket(websocket, self._engine, self._shared)
+            socket = Socket(websocket, send, self._engine, self._shared)
             try:
                 async with asyncio.timeout(settings.connection_init_seconds):
                     caller = await socket.introduction()
@@ -143,8 +143,9 @@ class Shared:
 class Socket:
     """One accepted socket: its messages and its operations."""
 
-    def __init__(self, websocket: WebSocket, engine: Engine, shared: Shared) -> None:
+    def __init__(self, websocket: WebSocket, send: Send, engine: Engine, shared: Shared) -> None:
         self._websocket = websocket
+        self._sent = send
         self._engine = engine
         self._settings = engine.settings
         self._shared = shared
@@ -240,7 +241,8 @@ class Socket:
         prefix = '{"id":' + json.dumps(operation_id) + ',"type":"next","payload":'
 
         def offer(body: bytes) -> bool:
-            return at_once(self._websocket.send_text(prefix + body.decode("ascii") + "}"))
+            text = prefix + body.decode("ascii") + "}"
+            return at_once(self._sent({"type": "websocket.send", "text": text}))
 
         try:
             ready = await self._engine.prepare(request_of(payload), identity, caller)
