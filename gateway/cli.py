@@ -38,6 +38,7 @@ def serve() -> None:
 
     from gateway import banner
     from gateway.app import Cloud, configure_logs
+    from resolvers.transport.packets import WholeResponses
 
     settings = _settings()
     configure_logs(settings)
@@ -47,6 +48,7 @@ def serve() -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
+        http=WholeResponses,
         access_log=False,
         ws_max_size=1 << 20,
         ws_ping_interval=None,  # the protocol on top of it has pings of its own

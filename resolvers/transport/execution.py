@@ -283,7 +283,7 @@ class Engine:
     async def _built_context(self, ready: Ready) -> Any:
         try:
             made = self._context(ready.identity, ready.caller, ready.info)
-            return await made if isawaitable(made) else made
+            return await made if hasattr(made, "__await__") else made
         except Exception as error:
             raise refusal(error, ready.caller.request_id) from error
 

@@ -17,13 +17,20 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A caller's budget now: ``remaining`` of ``limit`` units in ``window_seconds``, full again at ``reset_at``."""
+    """A caller's budget now: ``remaining`` of ``limit`` units in ``window_seconds``, full again at ``resets_at_s`` (by
+    the clock of the system, since 1970).
+    """
 
     allowed: bool
     limit: int
     remaining: int
-    reset_at: datetime
+    resets_at_s: float
     window_seconds: int
+
+    @property
+    def reset_at(self) -> datetime:
+        """When it is full again."""
+        return datetime.fromtimestamp(self.resets_at_s, UTC)
 
 
 class RateLimiter(Protocol):
@@ -70,7 +77,7 @@ class MemoryRateLimiter:
             allowed=allowed,
             limit=self.limit,
             remaining=max(0, self.limit - used),
-            reset_at=datetime.fromtimestamp((window + 1 + (spent.now > 0)) * self.window_seconds, UTC),
+            resets_at_s=(window + 1 + (spent.now > 0)) * self.window_seconds,
             window_seconds=self.window_seconds,
         )
 

@@ -103,7 +103,9 @@ def _candidates(stack: ExitStack, ground: Ground, server: PostgresServer | None,
     started: dict[str, tuple[process.Measured, Callable[[], Caller]]] = {}
     for name, planner in ((ON, "true"), (OFF, "false")):
         port = free_port()
-        found = process.serve(process.settings(ground.settings, port, workers=False, read_planner=planner), log)
+        found = process.serve(
+            process.settings(ground.settings, port, workers=False, read_planner=planner, rate_limit=10**12), log
+        )
         stack.callback(found.stop)
         address = f"127.0.0.1:{port}"
         started[name] = found, partial(Caller, address, sign_in(address, USER_OF_BENCH, PASSWORD_OF_BENCH))

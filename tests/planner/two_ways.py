@@ -62,7 +62,7 @@ class Meter:
     async def spend(self, key: str, cost: int) -> Budget:
         """Count the cost."""
         self.spent[key] += cost
-        return Budget(True, 10**9, 10**9 - self.spent[key], scene.NOW, 60)
+        return Budget(True, 10**9, 10**9 - self.spent[key], scene.NOW.timestamp(), 60)
 
 
 @dataclass(slots=True)

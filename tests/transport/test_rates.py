@@ -23,7 +23,7 @@ class Purse:
         left = self.left.setdefault(key, 100)
         allowed = cost <= left
         self.left[key] = left - cost if allowed else left
-        return Budget(allowed, 100, self.left[key], datetime(2030, 1, 1, tzinfo=UTC), 60)
+        return Budget(allowed, 100, self.left[key], datetime(2030, 1, 1, tzinfo=UTC).timestamp(), 60)
 
 
 def test_the_cost_is_taken_and_the_resolvers_see_the_budget(serve: Serve) -> None:
