@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from gateway.client import Client, Problem
 from tests.compute.screens import Screen, dial
-from tests.end_to_end.kvm import NOTHING, Guest, Site, allow, make_group, make_guest, make_scene, site
+from tests.end_to_end.kvm import BOOT_S, NOTHING, Guest, Site, allow, make_group, make_guest, make_scene, site
 from tests.end_to_end.processes import PROGRAM, wait_for
 from tests.end_to_end.scene import NO_USE, Scene, use_of_hosts
 from tests.guest.image import guest_image
@@ -59,6 +60,7 @@ def test_a_guest_from_its_image_to_nothing(at: Site, scene: Scene) -> None:
     screen = _seen(at, guest)
     _killed_behind_our_back(at, guest)
     assert screen.end() == (1000, "The console is over")
+    _sized(at, guest)
 
     scene.act("serverDelete", id=guest.id)
     assert guest.shown is None
@@ -148,6 +150,46 @@ def _seen(at: Site, guest: Guest) -> Screen:
     assert screens[1].end() == (4403, "You may not see it any more")
     assert at.host.run(("ss", "-Hltn", "sport >= 5900 and sport < 6000")) == ""
     return screens[0]
+
+
+def _sized(at: Site, guest: Guest) -> None:
+    """Another size and back while it is off; then the running guest sees its new processors and memory, and its larger
+    disk as soon as that is confirmed.
+    """
+    size = {"vcpus": 2, "ramMib": 192, "diskGib": 2}
+    flavor = at.client.do("flavorCreate", "flavor { id }", name="e2e-larger", **size)["flavor"]["id"]
+    wanted = {"serverId": guest.id, "flavorId": flavor, "gracefulTimeoutS": 0}
+    guest.scene.act("serverStart", id=guest.id)
+    guest.scene.act("serverStop", id=guest.id, gracefulTimeoutS=0)
+    before = _defined(at, guest)
+    guest.scene.act("serverResize", **wanted)
+    assert guest.shown["status"] == "VERIFY_RESIZE"
+    assert _defined(at, guest) == ["2", "196608"]
+    guest.scene.act("serverResizeRevert", serverId=guest.id)
+    assert _defined(at, guest) == before
+    guest.scene.act("serverStart", id=guest.id)
+    guest.scene.act("serverResize", **wanted)
+    wait_for("the guest", guest.answers, BOOT_S)
+    cpus, ram_bytes, disk_bytes = _size_seen(guest)
+    assert (cpus, disk_bytes) == (2, 1 << 30)
+    assert 140 << 20 < ram_bytes < 192 << 20
+    guest.scene.act("serverResizeConfirm", serverId=guest.id)
+    assert _size_seen(guest)[2] == 2 << 30
+    assert guest.shell("cat /data/vdc/mine") == "kept\nrc=0\n"
+    at.client.do("flavorDelete", "flavor { id }", id=flavor)
+
+
+def _defined(at: Site, guest: Guest) -> list[str]:
+    """The processors and KiB of memory that libvirt has for its next start."""
+    text = at.host.run(("virsh", "-q", "dumpxml", "--inactive", guest.domain))
+    return [re.findall(rf"<{name}[^>]*>(\d+)</{name}>", text)[0] for name in ("vcpu", "memory")]
+
+
+def _size_seen(guest: Guest) -> tuple[int, int, int]:
+    """What the guest sees: processors, bytes of memory, bytes of its root disk."""
+    told = guest.shell("grep -c ^processor /proc/cpuinfo; grep MemTotal /proc/meminfo; cat /sys/block/vda/size")
+    cpus, memory, sectors, *_ = told.splitlines()
+    return int(cpus), int(memory.split()[1]) << 10, int(sectors) << 9
 
 
 def _killed_behind_our_back(at: Site, guest: Guest) -> None:
