@@ -18,11 +18,12 @@ from uuid import UUID
 import libvirt
 
 from drivers.api import Capability, Deadline, Refused, Unsupported
-from drivers.kvm import files
+from drivers.kvm import files, xml
 from drivers.kvm.errors import told
 from drivers.kvm.link import Link
-from drivers.kvm.machines import look_up
+from drivers.kvm.machines import Domains
 from drivers.kvm.names import PoolFile
+from drivers.kvm.xml.common import strings
 
 _BY_SOCKET = frozenset({"qemu", "qemu+unix"})
 
@@ -33,7 +34,7 @@ def has_screens(endpoint: str) -> bool:
     return parts.scheme in _BY_SOCKET and not parts.hostname
 
 
-def screen(link: Link, machine_id: UUID, deadline: Deadline) -> socket.socket:
+def screen(link: Link, machines: Domains, machine_id: UUID, deadline: Deadline) -> socket.socket:
     """A new connection to a running machine's VNC server."""
     if not has_screens(link.config.endpoint):
         raise Unsupported(
@@ -41,13 +42,16 @@ def screen(link: Link, machine_id: UUID, deadline: Deadline) -> socket.socket:
             "libvirt hands a screen over only on the host itself, where the API would have to run, too",
         )
     with told(f"opening the screen of machine {machine_id}", Capability.GRAPHICAL_CONSOLE):
-        domain = look_up(link.open(deadline), machine_id)
+        domain = machines.domain(machine_id, deadline)
         if domain is None:
             raise Refused("there is no such machine")
         if not domain.isActive():
             raise Refused("the machine does not run")
+        shown = strings(xml.parse(domain.XMLDesc(0)), "devices/graphics/@type")
+        if "vnc" not in shown:
+            raise Unsupported(Capability.GRAPHICAL_CONSOLE, "the machine was made without a VNC display")
         # Without a password: whoever reached this socket was let in by libvirtd.
-        descriptor = domain.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
+        descriptor = domain.openGraphicsFD(shown.index("vnc"), libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
     return socket.socket(fileno=descriptor)
 
 

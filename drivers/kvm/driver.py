@@ -113,7 +113,7 @@ class KvmDriver:
 
     def open_console(self, machine_id: UUID, deadline: Deadline) -> socket:
         """Open a machine's screen."""
-        return console.screen(self._link, machine_id, deadline)
+        return console.screen(self._link, self._machines, machine_id, deadline)
 
     def guest_signs(self, machine_id: UUID, deadline: Deadline) -> GuestSigns:
         """What is heard of a machine's guest."""

@@ -273,6 +273,11 @@ class Domains:
             raise Refused(f"there is no machine {machine_id} on this host")
         return domain
 
+    def domain(self, machine_id: UUID, deadline: Deadline) -> Any | None:
+        """The domain of a machine, made by us or adopted. Raises libvirt's errors."""
+        there = self._find(machine_id, deadline)
+        return None if there is None else there[0]
+
     def _find(self, machine_id: UUID, deadline: Deadline) -> tuple[Any, Record | None] | None:
         """The domain of a machine, made by us or adopted; with its record in that case."""
         connection = self._link.open(deadline)

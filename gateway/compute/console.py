@@ -145,17 +145,27 @@ def _bound(session: Session, subject: Subject, now: datetime) -> None:
         )
 
 
-def redeem(session: Session, ticket: str, *, origin: str | None, address: str) -> Opened:
-    """Use a ticket, once and for all. ``origin`` is the page's that shows it, None for a program. Raises NotFound for
+def proven(session: Session, ticket: str, origin: str | None) -> Console:
+    """What a ticket would open now. ``origin`` is the page's that shows it, None for a program. Raises NotFound for
     whatever is wrong with it; one that was shown by a wrong page stays good.
     """
     found = session.exec(select(Console).where(Console.digest == _digest(ticket))).first()
-    now = clock.now(session)
-    if found is None or found.opened_at is not None or found.expires_at <= now or found.origin not in {None, origin}:
-        raise _no_good()
-    if found.id not in standing(session, [found.id]):
-        raise _no_good()
-    found.opened_at = now
+    good = (
+        found is not None
+        and found.opened_at is None
+        and found.expires_at > clock.now(session)
+        and found.origin in {None, origin}
+        and found.id in standing(session, [found.id])
+    )
+    if found is None or not good:
+        raise NotFound("This ticket was used, is over, or never was.")
+    return found
+
+
+def redeem(session: Session, ticket: str, origin: str | None, address: str) -> Opened:
+    """Use a ticket, once and for all. Raises NotFound as :func:`proven` does."""
+    found = proven(session, ticket, origin)
+    found.opened_at = clock.now(session)
     server = session.get_one(Server, found.server_id)
     who = session.get_one(User, found.user_id)
     subject = Subject(user_id=who.id, user_name=who.name, api_key_id=found.api_key_id, address=address)
@@ -214,7 +224,3 @@ def prune(session: Session) -> int:
 
 def _digest(ticket: str) -> str:
     return hashlib.sha256(ticket.encode()).hexdigest()
-
-
-def _no_good() -> NotFound:
-    return NotFound("This ticket was used, is over, or never was.")

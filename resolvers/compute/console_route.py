@@ -3,7 +3,8 @@
 The ticket is the whole permission to open it, and what it stands for (a session or key, a user, a role, the server) is
 looked at twice a second for all consoles of a process together; who lost one is closed within a second. A page of
 another origin gets no handshake. Everything else that is wrong is told by a close code, for a browser shows a script
-nothing of a refused handshake: 4404 for the ticket, 4409 when the screen cannot be had, 4429 for too many.
+nothing of a refused handshake: 4404 for the ticket, 4409 when the screen cannot be had, 4429 for too many, 1013 when
+the database is away.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gateway.compute import console
 from gateway.compute.console import Opened
 from gateway.kernel.db import Database
-from gateway.kernel.errors import NotFound, Refusal
+from gateway.kernel.errors import NotFound, Refusal, Unavailable
 from gateway.kernel.settings import Settings
 from resolvers.kernel.context import on_thread
 from resolvers.transport.console import SUBPROTOCOL, CarriageEnd, carry
@@ -35,6 +36,8 @@ LOOK_S: Final = 0.5
 DOUBT_S: Final = 30.0
 """For so long a database that does not answer is no reason to close anything."""
 MOST_OF_A_USER: Final = 32
+MOST_UNPROVEN: Final = 100
+"""Tickets of one address that are looked at at the same time."""
 _REASON_BYTES: Final = 120
 
 log = structlog.get_logger(__name__)
@@ -53,6 +56,7 @@ class ConsoleEndpoint:
         self._settings = settings
         self._live = live
         self._tally = Tally(MOST_OF_A_USER, "consoles")
+        self._pending = Tally(MOST_UNPROVEN, "tickets shown at once")
         self._vigil = ConsoleVigil(db)
         self._stopping = Bells(stopping)
 
@@ -81,9 +85,14 @@ class ConsoleEndpoint:
 
     async def _serve(self, websocket: WebSocket) -> CarriageEnd | None:
         try:
-            opened = await on_thread(lambda: self._redeem(websocket))
+            with self._pending.slot(_address(websocket)):
+                opened = await on_thread(lambda: self._redeem(websocket))
         except NotFound as refused:
             return CarriageEnd(4404, refused.message)
+        except RequestRefused as refused:
+            return CarriageEnd(4429, str(refused))
+        except Unavailable as away:
+            return CarriageEnd(1013, str(away))
         try:
             with self._tally.slot(str(opened.user)):
                 return await self._open(websocket, opened)
@@ -92,19 +101,21 @@ class ConsoleEndpoint:
         except Refusal as refused:
             return CarriageEnd(4409, str(refused.data.get("reason") or refused.message))
         finally:
-            await on_thread(lambda: self._db.run(lambda session: console.closed(session, opened.console_id)))
+            await on_thread(lambda: self._forget(opened.console_id))
 
     def _redeem(self, websocket: WebSocket) -> Opened:
         ticket = websocket.query_params.get("ticket", "")
         if len(ticket) != console.TICKET_CHARS:
             raise NotFound("There is no ticket in this address.")
-        origin = websocket.headers.get("origin")
-        address = websocket.client.host if websocket.client else ""
-        return self._db.run(
-            lambda session: console.redeem(
-                session, ticket, origin=origin.lower() if origin is not None else None, address=address
-            )
-        )
+        shown = websocket.headers.get("origin")
+        origin = shown.lower() if shown is not None else None
+        with self._db.read() as session:
+            console.proven(session, ticket, origin)  # what is made up costs a look, and never waits for the writers
+        return self._db.run(lambda session: console.redeem(session, ticket, origin, _address(websocket)))
+
+    def _forget(self, console_id: int) -> None:
+        with suppress(Unavailable):  # it opens nothing any more, and is swept up within a day
+            self._db.run(lambda session: console.closed(session, console_id))
 
     async def _open(self, websocket: WebSocket, opened: Opened) -> CarriageEnd | None:
         line = await on_thread(lambda: self._live.open_console(opened.server))
@@ -115,6 +126,10 @@ class ConsoleEndpoint:
                 stack.enter_context(self._stopping.rung()): (1001, "The server is stopping"),
             }
             return await carry(websocket, line, reasons, self._settings.console_idle_s)
+
+
+def _address(websocket: WebSocket) -> str:
+    return websocket.client.host if websocket.client else ""
 
 
 class ConsoleVigil:
