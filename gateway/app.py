@@ -26,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import first_start, metrics, migrations
 from gateway.client.commands.documents import every as own_documents
+from gateway.dashboard.asset import Assets
 from gateway.dashboard.routes import routes as dashboard_routes
 from gateway.identity import bootstrap
 from gateway.kernel import log as logs
@@ -171,8 +172,12 @@ class Cloud:
 
 
 def _trusted(manifest: Path) -> dict[str, str]:
-    """The operator's trusted documents, and those of our own command: it must not be shut out."""
-    return {**{sha256_hex(each): each for each in own_documents()}, **read_manifest(manifest)}
+    """The operator's trusted documents, and those of our own command and playground: they must not be shut out."""
+    return {
+        **{sha256_hex(each): each for each in own_documents()},
+        **Assets().documents,
+        **read_manifest(manifest),
+    }
 
 
 class Front(Starlette):

@@ -69,7 +69,8 @@ class Assets:
     @cached_property
     def _manifest(self) -> Mapping[str, Mapping[str, str]]:
         listed = json.loads((self._folder / "manifest.json").read_text(encoding="utf-8"))
-        return {"entries": listed["entries"], "files": {name: f["sha256"] for name, f in listed["files"].items()}}
+        files = {name: f["sha256"] for name, f in listed["files"].items()}
+        return {"documents": listed["documents"], "entries": listed["entries"], "files": files}
 
     @cached_property
     def _files(self) -> Mapping[str, Asset]:
@@ -84,6 +85,11 @@ class Assets:
     def name_of(self, entry: str) -> str:
         """The hashed name of what a page calls `playground.js`. KeyError when the build made no such entry."""
         return self._manifest["entries"][entry]
+
+    @property
+    def documents(self) -> Mapping[str, str]:
+        """The GraphQL documents that the playground itself sends (sign-in, sign-out, introspection), by SHA-256."""
+        return self._manifest["documents"]
 
     def find(self, name: str) -> Asset | None:
         """The listed file of this hashed name, or None."""

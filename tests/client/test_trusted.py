@@ -1,10 +1,15 @@
-"""A cloud that runs nothing but trusted documents: the command works there as everywhere, except for `gql`."""
+"""A cloud that runs nothing but trusted documents: the command works there as everywhere, except for `gql`; and so do
+the playground's own documents.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import httpx2
+
+from gateway.dashboard.asset import Assets
 from tests.client.conftest import Terminal
 from tests.end_to_end.processes import cloud
 from tests.end_to_end.scene import small_disk
@@ -31,3 +36,7 @@ def test_a_servers_life_where_only_trusted_documents_run(terminal: Terminal, tmp
             1, "TRUSTED_DOCUMENT_REQUIRED",
         )  # fmt: skip
         terminal.ok("logout")
+        for text in Assets().documents.values():  # the playground's own: whatever they need, they may run
+            answer = httpx2.post(f"{made.gateways[0].url}/graphql", json={"query": text}).json()
+            codes = [each["extensions"]["code"] for each in answer.get("errors", ())]
+            assert "TRUSTED_DOCUMENT_REQUIRED" not in codes

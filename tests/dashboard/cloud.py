@@ -9,7 +9,7 @@ import datetime as dt
 import secrets
 import socket
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -168,13 +168,16 @@ class Cloud:
 
 
 @contextmanager
-def running(prefix: str = "") -> Iterator[Cloud]:
-    """A cloud on a free port of loopback, at `prefix` (as behind a proxy), until the block ends."""
+def running(prefix: str = "", *, trusted: Mapping[str, str] | None = None) -> Iterator[Cloud]:
+    """A cloud on a free port of loopback, at `prefix` (as behind a proxy), until the block ends. It runs nothing but
+    the `trusted` documents when there are such.
+    """
     schema = strawberry.Schema(Query, Mutation, Subscription)
     sessions = Sessions()
+    settings = transport.TransportSettings(manifest=trusted or {}, trusted_only=trusted is not None)
     served = [
         *routes(sdl=schema.as_str()),
-        *transport.routes(schema, transport.TransportSettings(), sessions.authenticate, _context),
+        *transport.routes(schema, settings, sessions.authenticate, _context),
         Route("/healthz", lambda _: JSONResponse({"status": "ok"})),
     ]
     app = Starlette(routes=[Mount(prefix, routes=served)] if prefix else served)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from gateway.dashboard.asset import Assets
 from tests.dashboard.cloud import PASSWORD, running
 from tests.dashboard.conftest import Visit
 
@@ -70,6 +71,23 @@ def test_signs_in_asks_and_signs_out(visit: Visit) -> None:
     expect(page.get_by_label("User name")).to_be_visible()
     assert visit.cloud.sessions.revoked[-1] == token
     assert ask(page, _WHO)["data"] == {"viewer": None}
+
+
+def test_signs_in_and_reads_the_schema_where_only_trusted_documents_run(visit: Visit) -> None:
+    with running(trusted=Assets().documents) as cloud:
+        visit.cloud = cloud
+        visit.page.context.unroute_all()
+        visit.watch(visit.page.context)
+        page = enter(visit)
+        sign_in(page)
+        expect(page.get_by_test_id("user")).to_have_text("ada")
+        page.get_by_label("Show Documentation Explorer").click()
+        expect(page.locator(".graphiql-doc-explorer")).to_contain_text("Subscription")
+        assert ask(page, _WHO)["errors"][0]["extensions"]["code"] == "TRUSTED_DOCUMENT_REQUIRED"
+        visit.forgive("400 (Bad Request)")
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("User name")).to_be_visible()
+        assert len(cloud.sessions.revoked) == 1
 
 
 def test_watches_a_subscription_with_the_session_token(visit: Visit) -> None:

@@ -8,6 +8,7 @@ import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { getIntrospectionQuery } from "graphql";
 import { gzip } from "pako";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
@@ -94,6 +95,16 @@ function entriesOf(metafile) {
   return Object.fromEntries(names.map((path) => [basename(path).replace(/-[A-Z0-9]{8}\./, "."), basename(path)]).sort());
 }
 
+/** What the playground itself sends, by hash: a gateway that runs nothing but trusted documents trusts these. */
+async function documents() {
+  const folder = join(HERE, "src/operations");
+  const written = (await readdir(folder)).map((name) => readFile(join(folder, name), "utf8"));
+  const schema = getIntrospectionQuery({ inputValueDeprecation: true, schemaDescription: true }); // as App.tsx has it
+  const texts = [...(await Promise.all(written)), schema];
+  const named = texts.map((text) => [createHash("sha256").update(text).digest("hex"), text]);
+  return Object.fromEntries(named.sort());
+}
+
 async function main() {
   const workers = await bundleWorkers();
   const page = await bundlePage(workers.addresses);
@@ -114,7 +125,7 @@ async function main() {
     listed[name] = { sha256, size_bytes: body.length };
     await writeFile(join(OUT, `${name}.gz`), gzip(body, { level: 9 }));
   }
-  const manifest = { entries, files: listed };
+  const manifest = { documents: await documents(), entries, files: listed };
   await writeFile(join(OUT, "manifest.json"), JSON.stringify(manifest, null, 2) + "\n");
 }
 
