@@ -235,9 +235,9 @@ class Fan:
     def alone(self, token: str, count: int = 50) -> float:
         """CPU of a mutation that nobody hears of, in milliseconds."""
         cpu = self.gateway.cpu_ms
-        for number in range(count):
+        for _ in range(count):
             with closing(Caller(self.address, token)) as caller:
-                caller.do("keypairCreate", "keypair { id }", name=f"k{number}", publicKey=KEY)
+                caller.do("keypairCreate", "keypair { id }", name=f"k{time.monotonic_ns()}", publicKey=KEY)
         return (self.gateway.cpu_ms - cpu) / count
 
     def open(self) -> Crowd:
