@@ -32,6 +32,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     size = {"name": "large", "vcpus": 2, "ramMib": 768, "diskGib": 3}
     large = world.admin.do("flavorCreate", "flavor { id }", **size)["flavor"]["id"]
     made.do_and_work("serverResize", serverId=server, flavorId=large)
+    made.do_and_work("serverResizeConfirm", serverId=server)
+    made.do_and_work("serverSnapshotCreate", serverId=server, name="n")
     made.do_and_work("volumeExtend", id=volume, sizeGib=2)
     made.do_and_work("snapshotCreate", volumeId=volume, name="n")
     group = made.alice.do("securityGroupCreate", "securityGroup { id }", name="web")["securityGroup"]["id"]
