@@ -111,7 +111,9 @@ def test_an_address_opens_once_and_says_why_not(visit: Visit, room: Room) -> Non
     expect(page.locator("#status")).to_have_text("Connected")
     page.goto("about:blank")
     page.goto(address)
-    expect(page.locator("#status")).to_contain_text("This ticket was used, is over, or never was. Ask for a new address")
+    expect(page.locator("#status")).to_contain_text(
+        "This ticket was used, is over, or never was. Ask for a new address"
+    )
     visit.forgive("code: 4404")  # noVNC's own report
 
 

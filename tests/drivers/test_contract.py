@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,32 @@ def shows_the_oldest_of_the_log(driver: Any) -> None:
     driver.console_log = lambda key, most, deadline: kept(key, 10**6, deadline)[:most]
 
 
+def shows_the_screen_of_what_is_off(driver: Any) -> None:
+    kept = driver.open_console
+
+    def open_console(machine_id: UUID, deadline: Deadline) -> socket.socket:
+        try:
+            line: socket.socket = kept(machine_id, deadline)
+        except api.Refused:
+            return socket.socketpair()[0]
+        return line
+
+    driver.open_console = open_console
+
+
+def asks_for_a_password(driver: Any) -> None:
+    kept = driver.open_console
+
+    def open_console(machine_id: UUID, deadline: Deadline) -> socket.socket:
+        kept(machine_id, deadline).close()
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.sendall(b"RFB 003.008\n\1\2")
+        return theirs
+
+    driver.open_console = open_console
+
+
 def talks_after_close(driver: Any) -> None:
     kept = driver.watch
 
@@ -174,6 +201,8 @@ def keeps_old_subnets(driver: Any) -> None:
         (trusts_images, "test_an_image_file_that_is_cut_short_is_not_brought_in"),
         (snapshots_hang_on_their_volume, "test_a_snapshot_outlives_its_volume"),
         (shows_the_oldest_of_the_log, "test_console_log"),
+        (shows_the_screen_of_what_is_off, "test_a_screen_is_shown_while_the_machine_runs"),
+        (asks_for_a_password, "test_a_screen_is_shown_while_the_machine_runs"),
         (talks_after_close, "test_watch_sees_what_happens"),
         (forces_a_reboot_out_of_nothing, "test_a_machine_that_is_off_cannot_reboot"),
         (gives_an_address_twice, "test_an_address_in_use_is_refused"),
