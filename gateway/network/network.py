@@ -319,15 +319,18 @@ _AT_HOST = Rows(
 )
 
 
-def settle(session: Session, network_id: int, host_id: int) -> NetworkHost:
-    """Record, before the host is asked, that a network is needed there."""
+def settle(session: Session, network_id: int, host_id: int, job_id: int | None = None) -> NetworkHost:
+    """Record, before the host is asked, that a network is needed there; by ``job_id``, which takes back what it began
+    itself, as a job that unwinds does.
+    """
     found = at_host(session, network_id, host_id)
     if found is None:
         found = NetworkHost(network_id=network_id, host_id=host_id, used_at=clock.now(session))
         session.add(found)
     else:
         found.used_at = clock.now(session)
-        if found.leaving_job_id is not None and not _at_work(session, found.leaving_job_id):
+        leaving = found.leaving_job_id
+        if leaving is not None and (leaving == job_id or not _at_work(session, leaving)):
             _stay(found)
     session.flush()
     return found

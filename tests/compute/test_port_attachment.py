@@ -180,6 +180,17 @@ def test_a_port_that_cannot_be_unplugged_stays_in_use(scene: Scene) -> None:
     assert plugged(scene, server) == {first, port}
 
 
+def test_a_network_that_a_host_does_not_let_go_of_is_taken_back(scene: Scene) -> None:
+    """The port had left it already; what this job began it takes back itself."""
+    server, port = server_with_port(scene)
+    scene.centre.fail("networks.remove", HostAtFault)
+    job = scene.alice.do("portDetach", "job { id }", portId=port, evenIfLast=True)["job"]["id"]
+    scene.world.work()
+    assert scene.world.job(job).status.value == "FAILED"
+    assert scene.alice.ok(SHOW, id=port)["port"]["status"] == "IN_USE"
+    assert plugged(scene, server) == {port}
+
+
 def test_a_port_attached_while_its_server_is_made_waits_for_it(scene: Scene) -> None:
     made = scene.create(networks=[{"networkId": scene.network}])
     server = made["server"]["id"]

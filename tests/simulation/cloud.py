@@ -17,10 +17,11 @@ from sqlmodel import col, select
 
 from drivers.api import DriverError, HostAtFault, Refused, Transient
 from drivers.sim import DataCentre, data_centre
-from gateway.compute import attachment, relocation, resizing, server, server_create
+from gateway.compute import attachment, port_attachment, relocation, resizing, server, server_create, snapshotting
 from gateway.compute import flavor as flavors
 from gateway.compute import host as hosts
 from gateway.compute.server import Server
+from gateway.compute.server_snapshot import ServerSnapshot
 from gateway.identity.tenant import Tenant
 from gateway.jobs import job as jobs
 from gateway.jobs.job import LIVE, Job, Status
@@ -29,8 +30,10 @@ from gateway.kernel.access import CLOUD, Subject
 from gateway.kernel.errors import Refusal, Refusals
 from gateway.kernel.row import Row
 from gateway.network import network as networks
+from gateway.network import port as ports
 from gateway.network import subnet as subnets
 from gateway.network.network import Network
+from gateway.network.port import Port
 from gateway.volume import snapshot as snapshots
 from gateway.volume import snapshot_create
 from gateway.volume import volume as volumes
@@ -45,9 +48,19 @@ from workers.runner import Runner
 R = TypeVar("R", bound=Row)
 
 HOSTS = 3
-VERBS = ("machines.*", "volumes.*", "networks.*", "snapshots.*", "*.ensure", "*.remove", "*")
+VERBS = (
+    "machines.*",
+    "volumes.*",
+    "networks.*",
+    "snapshots.*",
+    "machine_snapshots.*",
+    "ports.*",
+    "*.ensure",
+    "*.remove",
+    "*",
+)
 ERRORS: tuple[type[DriverError], ...] = (Transient, Refused, HostAtFault)
-RECONCILERS = ("hosts", "servers", "networks")
+RECONCILERS = ("hosts", "servers", "networks", "server_snapshots")
 
 
 @dataclass(slots=True)
@@ -213,6 +226,38 @@ class Cloud:
         if found is not None:
             self.ask(snapshots.delete, snapshots.SnapshotDelete(id=noun.public(found)), self.owner(found))
 
+    def port_change(self) -> None:
+        """A port is given to a server, made anew or free, or taken away, with all that it has or without."""
+        found, port = self.one(Server), self.one(Port)
+        if found is None:
+            return
+        public, owner, choice = noun.public(found), self.owner(found), self.chance.random()
+        if port is not None and choice < 0.5:
+            gone = choice < 0.25
+            command = port_attachment.PortDetach(port_id=noun.public(port), delete=gone, even_if_last=True)
+            self.ask(port_attachment.detach, command, self.owner(port))
+        elif port is not None and choice < 0.7:
+            self.ask(
+                port_attachment.attach, port_attachment.PortAttach(server_id=public, port_id=noun.public(port)), owner
+            )
+        else:
+            (network,) = {each.network for each in self.parties if each.tenant.id == found.tenant_id}
+            self.ask(port_attachment.attach, port_attachment.PortAttach(server_id=public, network_id=network), owner)
+
+    def moment(self) -> None:
+        """A server's snapshot is taken, gone back to or deleted."""
+        found, kept = self.one(Server), self.one(ServerSnapshot)
+        if found is not None and (kept is None or self.chance.random() < 0.4):
+            memory = self.chance.random() < 0.5
+            wanted = snapshotting.ServerSnapshotCreate(server_id=noun.public(found), name="n", with_memory=memory)
+            self.ask(snapshotting.create, wanted, self.owner(found))
+        elif kept is not None:
+            public, owner = noun.public(kept), self.owner(kept)
+            if self.chance.random() < 0.4:
+                self.ask(snapshotting.revert, snapshotting.ServerSnapshotRevert(id=public), owner)
+            else:
+                self.ask(snapshotting.delete, snapshotting.ServerSnapshotDelete(id=public), owner)
+
     def network_change(self) -> None:
         found = self.one(Network)
         if found is not None:
@@ -303,6 +348,7 @@ class Cloud:
         """Every tenant deletes what it has."""
         for kind, function, command in (
             (Server, server.delete, server.ServerDelete),
+            (Port, ports.delete, ports.PortDelete),
             (Volume, volumes.delete, volumes.VolumeDelete),
             (Snapshot, snapshots.delete, snapshots.SnapshotDelete),
             (Network, networks.delete, networks.NetworkDelete),
@@ -329,8 +375,8 @@ def _party(world: World, number: int) -> Party:
 
 MOVES = {
     "server_create": 6, "server_change": 5, "server_size": 6, "server_relocate": 3, "server_delete": 3,
-    "volume_create": 4, "volume_change": 10, "snapshot_delete": 1, "network_change": 1, "job_cancel": 2, "job_retry": 2,
-    "bell_heard": 16, "bell_lost": 4, "swept": 6, "runner_dies": 5, "host_fails": 5, "host_goes": 1, "host_comes": 3,
-    "time_passes": 10, "reconciled": 2,
+    "volume_create": 4, "volume_change": 10, "snapshot_delete": 1, "port_change": 4, "moment": 5, "network_change": 1,
+    "job_cancel": 2, "job_retry": 2, "bell_heard": 16, "bell_lost": 4, "swept": 6, "runner_dies": 5, "host_fails": 5,
+    "host_goes": 1, "host_comes": 3, "time_passes": 10, "reconciled": 2,
 }  # fmt: skip
 """What may happen, and how often in proportion."""

@@ -11,6 +11,7 @@ from gateway.compute.host import Host
 from gateway.compute.migration import Migration
 from gateway.compute.resizing import Resize
 from gateway.compute.server import Server
+from gateway.compute.server_snapshot import ServerSnapshot, ServerSnapshotStatus
 from gateway.identity.quota import Quota, Resource
 from gateway.jobs.job import LIVE, Job, Status
 from gateway.kernel import noun
@@ -22,14 +23,15 @@ from tests.simulation.cloud import Cloud
 
 COUNTED = (
     Resource.SERVERS, Resource.VCPUS, Resource.RAM_MIB, Resource.VOLUMES, Resource.VOLUME_GIB, Resource.SNAPSHOTS,
-    Resource.NETWORKS, Resource.PORTS,
+    Resource.NETWORKS, Resource.PORTS, Resource.SERVER_SNAPSHOTS,
 )  # fmt: skip
 
 
 def check(cloud: Cloud) -> list[str]:
     """All that does not hold, one line each."""
     unfinished = [each for each in cloud.rows(Job) if each.status in (*LIVE, Status.STUCK)]
-    return [*_claims(cloud, unfinished), *_quotas(cloud, unfinished), *_things(cloud, unfinished)]
+    rules = (_claims, _quotas, _things, _moments)
+    return [line for rule in rules for line in rule(cloud, unfinished)]
 
 
 def _claims(cloud: Cloud, unfinished: list[Job]) -> list[str]:
@@ -46,6 +48,8 @@ def _claims(cloud: Cloud, unfinished: list[Job]) -> list[str]:
         claim(volume.host_id, 0, 0, volume.size_gib)
     for snapshot in cloud.rows(Snapshot):
         claim(snapshot.host_id, 0, 0, snapshot.size_gib)
+    for moment in cloud.rows(ServerSnapshot):
+        claim(moment.host_id, 0, 0, moment.size_gib)
     for each in _held_beside(cloud, unfinished):
         claim(*each)
     return [line for host in cloud.rows(Host) for line in _host(host, used[host.id])]
@@ -100,6 +104,9 @@ def _quotas(cloud: Cloud, unfinished: list[Job]) -> list[str]:
     for snapshot in cloud.rows(Snapshot):
         held[snapshot.tenant_id, Resource.SNAPSHOTS] += 1
         held[snapshot.tenant_id, Resource.VOLUME_GIB] += snapshot.size_gib
+    for moment in cloud.rows(ServerSnapshot):
+        held[moment.tenant_id, Resource.SERVER_SNAPSHOTS] += 1
+        held[moment.tenant_id, Resource.VOLUME_GIB] += moment.size_gib
     for job in unfinished:
         if job.kind == "volume.extend":
             held[job.tenant_id or 0, Resource.VOLUME_GIB] += job.arguments["more"]
@@ -140,4 +147,21 @@ def _things(cloud: Cloud, unfinished: list[Job]) -> list[str]:
                 host_id, public = owners.get(key, (None, ""))
                 if host_id != hosts[centre.name] and public not in busy:
                     found.append(f"{centre.name} has {part[key]}, recorded as {public or 'nothing'} on host {host_id}")
+    return found
+
+
+def _moments(cloud: Cloud, unfinished: list[Job]) -> list[str]:
+    """A server counts its snapshots; unless a job is at work on it, its host has them, and no other, in that tree."""
+    found = []
+    busy = {job.resource for job in unfinished}
+    there = [each for centre in cloud.centres for each in centre.snapshot_of_world().machine_snapshots.values()]
+    rows = [each for each in cloud.rows(ServerSnapshot) if each.status is not ServerSnapshotStatus.ERROR]
+    uids = {each.id: str(each.uid) for each in rows}
+    for server in cloud.rows(Server):
+        mine = {str(each.uid): uids.get(each.parent_id or 0) for each in rows if each.server_id == server.id}
+        if server.snapshot_count != len(mine):
+            found.append(f"{noun.public(server)} counts {server.snapshot_count} snapshots, not {len(mine)}")
+        kept = {each.id: each.parent_id for each in there if each.machine_id == str(server.uid)}
+        if noun.public(server) not in busy and kept != mine:
+            found.append(f"{noun.public(server)} has the snapshots {mine}, and its machine {kept}")
     return found

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.compute.host import Host
 from gateway.compute.server import Server
+from gateway.compute.server_snapshot import ServerSnapshot
 from gateway.identity.quota import Quota
 from gateway.jobs.job import Job, Status
 from gateway.network.network import Network, NetworkHost
@@ -60,7 +61,7 @@ def _unended(cloud: Cloud, seed: int) -> str:
 
 def _check_empty(cloud: Cloud, seed: int) -> None:
     _check(cloud, seed, MOVES + 1)
-    for kind in (Server, Volume, Snapshot, Port, Network, NetworkHost):
+    for kind in (Server, ServerSnapshot, Volume, Snapshot, Port, Network, NetworkHost):
         assert [repr(each) for each in cloud.rows(kind)] == [], f"seed {seed}"
     assert {
         (each.resource, each.used) for each in cloud.rows(Quota) if each.used and each.resource in rules.COUNTED
@@ -69,5 +70,5 @@ def _check_empty(cloud: Cloud, seed: int) -> None:
         assert (host.used_vcpus, host.used_ram_mib, host.used_disk_gib) == (0, 0, 0)
     for centre in cloud.centres:
         left = centre.snapshot_of_world().without_images()
-        parts = (left.machines, left.volumes, left.snapshots, left.networks, left.ports)
-        assert parts == ({}, {}, {}, {}, {}), f"seed {seed}"
+        parts = (left.machines, left.volumes, left.snapshots, left.networks, left.ports, left.machine_snapshots)
+        assert parts == ({}, {}, {}, {}, {}, {}), f"seed {seed}"

@@ -49,7 +49,7 @@ def ensure_on_host(run: Run, network_id: int, host_id: int) -> None:
     with run.read() as session:
         place = networks.at_host(session, network_id, host_id)
     if place is None or not as_recorded(place):
-        place = run.db.run(lambda session: networks.settle(session, network_id, host_id))
+        place = run.db.run(lambda session: networks.settle(session, network_id, host_id, run.job_id))
     if place.leaving_job_id is not None:
         raise Transient("the network is being taken from this host; it comes back at once")
     done: NetworkSpec | None = None

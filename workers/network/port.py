@@ -60,7 +60,7 @@ def ensure_on_host(run: Run, port_id: int, host_id: int) -> None:
         port = session.get(Port, port_id)
         if port is None:
             raise Refused("the port is gone")
-        place = networks.settle(session, port.network_id, host_id)
+        place = networks.settle(session, port.network_id, host_id, run.job_id)
         return port.network_id, place.stale or place.leaving_job_id is not None
 
     with run.read() as session:
