@@ -9,7 +9,6 @@ nothing to forge. GET runs queries. Batching, multipart and incremental delivery
 from __future__ import annotations
 
 import asyncio
-import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -161,10 +160,7 @@ class GraphQLEndpoint:
                 raise ClientGone from None
             raise
         finally:
-            if visit.quiet:
-                visit.until, visit.watched = math.inf, False
-            else:
-                await visit.settle()
+            await visit.over()
 
     async def _identity(self, caller: Caller) -> Identity:
         try:
@@ -232,13 +228,14 @@ class GraphQLEndpoint:
         except asyncio.CancelledError:
             if not visit.expired:
                 raise
-            await visit.settle()
             raise RequestRefused(
                 ErrorCode.REQUEST_TIMEOUT,
                 f"The body did not arrive within {seconds:g} seconds.",
                 headers={"connection": "close"},
                 deadlineSeconds=seconds,
             ) from None
+        finally:
+            await visit.over()
 
 
 async def _whole(receive: Receive, limit: int) -> bytes:

@@ -3,7 +3,8 @@
 One timer goes round among all of them while there are any, every fiftieth of a second: a timer, a timeout and a watch
 for each request would cost a tenth of reading one server, and most requests are answered before the first round.
 
-Invariant: a task that was cancelled here counts as not cancelled once its visit was settled.
+Invariant: what follows a bounded phase is not cancelled by its deadline, and a task that was cancelled here counts as
+not cancelled once the phase is over.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _EVERY_SECONDS: Final = 0.02
 
 class Visit:
     """One request. ``until`` is its deadline (monotonic), ``watched`` whether it ends with its client; both may be set
-    anew as it goes on. Afterwards ``expired`` or ``gone`` say why its task was cancelled.
+    anew for each phase. Afterwards ``expired`` or ``gone`` say why its task was cancelled.
     """
 
     __slots__ = ("_receive", "_task", "_watching", "expired", "gone", "until", "watched")
@@ -56,20 +57,19 @@ class Visit:
             self.gone = True
             self._task.cancel()
 
-    async def settle(self) -> None:
-        """To be awaited when a phase has ended, in any case: nothing is cancelled after it."""
+    async def over(self) -> None:
+        """To be awaited when what :meth:`within` bounded has ended, in any case: nothing is cancelled after it."""
         self.until, self.watched = math.inf, False
+        if self._watching is not None or self.expired:
+            await self._settle()
+
+    async def _settle(self) -> None:
         if self.gone or self.expired:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)  # the work may have ended in the same turn: then the cancellation comes here
             self._task.uncancel()
         if self._watching is not None:
             await ended([self._watching])
-
-    @property
-    def quiet(self) -> bool:
-        """Whether there is nothing to settle but the deadline."""
-        return self._watching is None and not self.expired
 
 
 class Rounds:

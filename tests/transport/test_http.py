@@ -167,6 +167,14 @@ def test_a_body_that_does_not_come_is_given_up(serve: Serve) -> None:
     assert b'"REQUEST_TIMEOUT"' in answer
 
 
+def test_the_bodys_deadline_ends_nothing_that_follows(serve: Serve) -> None:
+    server = serve(body_deadline_seconds=0.05, operation_deadline_seconds=0.4)
+    for text in ("mutation { slowNote }", "{ slow }"):
+        answer = post(server, {"query": text})
+        assert (answer.status_code, code(answer)) == (200, "TIMEOUT")
+        assert answer.json()["errors"][0]["extensions"]["deadlineSeconds"] == 0.4
+
+
 def test_a_request_id_is_taken_when_sane_and_made_otherwise(server: Server) -> None:
     sane = post(server, {"query": "{ requestId refused }"}, x_request_id="trace-0123456789")
     assert sane.headers["x-request-id"] == "trace-0123456789"
