@@ -3,7 +3,7 @@
 Part of the contract in drivers.api, from where everyone imports it. A foreign machine is known by a ``ref`` of the
 platform's own, never by its name. Taking one over writes our mark and nothing else: its files stay where they are, it
 keeps running, and :meth:`Adoption.disown` leaves it as it was found. Adopting is a beginning: the disks of an adopted
-machine can be exported, but not detached, grown, copied or removed by their own verbs.
+machine can be exported, and snapshots made of them, but they are not detached, grown or removed by their own verbs.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -79,6 +81,28 @@ class AdoptionContract:
             assert driver.adopt(spec, rig.deadline).power is Power.RUNNING
             rig.power(spec.id, PowerAction.OFF)
             driver.disown(spec.id, rig.deadline)
+
+    def test_disks_of_an_adopted_machine_are_copied_while_it_runs(self, rig: Rig) -> None:
+        driver = _adopting(rig)
+        if driver is None or not (rig.has(Capability.VOLUME_SNAPSHOT) and rig.has(Capability.DISK_TRANSPORT)):
+            return
+        assert isinstance(rig.driver, api.Snapshots)
+        assert isinstance(rig.driver, api.DiskTransport)
+        with _foreign(rig) as ref, unchanged(rig), TemporaryDirectory() as folder:
+            found = _found(driver, rig, ref)
+            spec = _spec(found)
+            driver.adopt(spec, rig.deadline)
+            rig.power(spec.id, PowerAction.ON)
+            for disk in found.disks:
+                snapshot, target = uuid4(), Path(folder) / f"{disk.key}.disk"
+                made = rig.driver.snapshot(spec.disks[disk.key].volume_id, snapshot, rig.deadline)
+                assert made.size_bytes == disk.size_bytes
+                file = rig.driver.export_disk(api.DiskSource(snapshot_id=snapshot), target, rig.deadline)
+                assert file.virtual_size_bytes == disk.size_bytes
+                rig.driver.remove_snapshot(snapshot, rig.deadline)
+            rig.power(spec.id, PowerAction.OFF)
+            driver.disown(spec.id, rig.deadline)
+            assert _found(driver, rig, ref) == found
 
     def test_adoption_refuses(self, rig: Rig) -> None:
         driver = _adopting(rig)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 from uuid import UUID
 
@@ -57,7 +58,9 @@ class SimTransport:
                     out.write(head[:size_bytes])
                     out.truncate(size_bytes)
                     out.flush()
-                    digest, _ = _read(target, deadline, progress)
+                    progress(size_bytes, size_bytes)
+                    digest = _digest(head[:size_bytes], size_bytes)
+                    deadline.check("taking a disk out of the simulated host")
                 except BaseException:
                     target.unlink(missing_ok=True)
                     raise
@@ -89,6 +92,17 @@ class SimTransport:
                 there = VolumeRecord(str(volume_id), file.virtual_size_bytes, found[0], METADATA_BYTES)
                 transaction.put(there)
             return seen(there)
+
+
+@lru_cache(maxsize=64)
+def _digest(head: bytes, size_bytes: int) -> str:
+    """The SHA-256 of a file of that size which begins so and is zeros after it: for most disks a second's work."""
+    digest, left = hashlib.sha256(head), size_bytes - len(head)
+    while left:
+        piece = _ZEROS[: min(left, CHUNK_BYTES)]
+        digest.update(piece)
+        left -= len(piece)
+    return digest.hexdigest()
 
 
 def _source(transaction: Transaction, source: DiskSource) -> tuple[str, int]:

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from drivers.api import Deadline
 from gateway.kernel import noun
+from resolvers.image.routes import routes
 from tests.drivers.esxi_host import config_of, content_of, machine_of, program_in, simulated
 from tests.drivers.kvm_host import SECONDS, connect, libvirt_host, wait_for
 from tests.guest.image import guest_image
@@ -113,6 +116,18 @@ class Way:
         assert job.status.value == "SUCCEEDED", (job.error, job.steps)
         return str(made["server"]["id"])
 
+    def downloaded_ledger(self) -> bytes:
+        """The machine's second disk, as its owner gets it while the machine is off."""
+        (volume,) = self.alice.ok("{ volumes { nodes { id } } }")["volumes"]["nodes"]
+        made = self.alice.do("imageCapture", "image { id } job { id }", name="i", volumeId=volume["id"], format="RAW")
+        self.world.work()
+        assert self.world.job(made["job"]["id"]).status.value == "SUCCEEDED", self.world.job(made["job"]["id"]).error
+        asked = "query($id: ID!) { image(id: $id) { downloadUrl } }"
+        url = self.alice.ok(asked, id=made["image"]["id"])["image"]["downloadUrl"]
+        app = Starlette(routes=routes(self.world.db, self.world.settings))
+        content: bytes = TestClient(app, base_url=self.world.settings.url).get(url).content
+        return content
+
     def shown(self, server: str) -> dict[str, Any]:
         """What an operator sees of it."""
         found: dict[str, Any] = self.world.admin.ok(SHOWN, id=server)["server"]
@@ -128,6 +143,7 @@ def test_a_machine_leaves_vmware_and_boots_on_kvm(
         world.admin, "serverAdopt", hostId=way.esxi, machineRef=theirs.ref, tenantId=way.tenant, networks=nics
     )
     assert theirs.vm.config.instanceUuid == str(world.uid(server))
+    assert way.downloaded_ledger() == theirs.flats[1].read_bytes()
     way.done(way.alice, "serverStart", id=server)
     assert theirs.vm.runtime.powerState == "poweredOn"
     way.done(
