@@ -134,12 +134,13 @@ def shows_the_screen_of_what_is_off(driver: Any) -> None:
 
 def asks_for_a_password(driver: Any) -> None:
     kept = driver.open_console
+    servers: list[socket.socket] = []
 
     def open_console(machine_id: UUID, deadline: Deadline) -> socket.socket:
         kept(machine_id, deadline).close()
         ours, theirs = socket.socketpair()
-        with ours:
-            ours.sendall(b"RFB 003.008\n\1\2")
+        servers.append(ours)
+        ours.sendall(b"RFB 003.008\n\1\2")
         return theirs
 
     driver.open_console = open_console
