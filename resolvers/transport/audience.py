@@ -176,8 +176,8 @@ class Audience:
             return
         place = self._place = item.place
         for number, listener in enumerate(list(self._listeners), 1):
-            if listener.over.done() or not listener.place < place:
-                continue
+            if listener not in self._listeners or not listener.place < place:
+                continue  # it left while others were told, or had this already
             if listener.offer(body):
                 listener.place = place
             else:
