@@ -176,10 +176,10 @@ class KvmDriver:
         deadline: Deadline,
         *,
         memory: bool = False,
-        quiesce: bool = False,  # noqa: ARG002 - nobody in these guests can be asked: the answer says so
+        quiesce: bool = False,
     ) -> MachineSnapshot:
         """Snapshot a whole machine."""
-        return self._machines.snapshot(machine_id, snapshot_id, deadline, memory=memory)
+        return self._machines.snapshot(machine_id, snapshot_id, deadline, memory=memory, quiesce=quiesce)
 
     def revert_machine(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Machine:
         """Bring a machine's disks and memory back."""

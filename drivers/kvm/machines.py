@@ -198,10 +198,13 @@ class Domains:
             domain = look_up(self._link.open(deadline), machine_id)
             return [] if domain is None else sorted(set().union(*(each for _, each in plugging.definitions(domain))))
 
-    def snapshot(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline, *, memory: bool) -> MachineSnapshot:
+    def snapshot(
+        self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline, *, memory: bool, quiesce: bool
+    ) -> MachineSnapshot:
         """Snapshot the whole machine."""
         with self._at_work(f"snapshotting machine {machine_id}", machine_id, deadline):
-            return rewinding.make(self._must(machine_id, deadline), snapshot_id, deadline, memory=memory)
+            domain = self._must(machine_id, deadline)
+            return rewinding.make(domain, snapshot_id, deadline, memory=memory, quiesce=quiesce)
 
     def revert(self, machine_id: UUID, snapshot_id: UUID, deadline: Deadline) -> Machine:
         """Bring disks and memory back."""

@@ -15,29 +15,37 @@ from uuid import UUID
 import libvirt
 
 from drivers.api import Deadline, MachineSnapshot, Refused, Transient
-from drivers.kvm import names, power, xml
+from drivers.kvm import guests, names, power, xml
 from drivers.kvm.errors import found
 from drivers.kvm.xml.common import E, Element, strings
 
-_MEMORY, _DISKS = "memory", "disks"
+_MEMORY, _DISKS, _QUIESCED = "memory", "disks", "disks, quiesced"
 _ABSENT = ("NO_DOMAIN_SNAPSHOT", "NO_DOMAIN")
 _PARENTS_FIRST = libvirt.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL
 _PAUSED = libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_PAUSED | libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE
 _RUNNING = libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_RUNNING | libvirt.VIR_DOMAIN_SNAPSHOT_REVERT_FORCE
 
 
-def make(domain: Any, snapshot_id: UUID, deadline: Deadline, *, memory: bool) -> MachineSnapshot:
+def make(domain: Any, snapshot_id: UUID, deadline: Deadline, *, memory: bool, quiesce: bool) -> MachineSnapshot:
     """Make one, unless it is there."""
     if _look_up(domain, snapshot_id) is None:
         power.check_not_suspended(domain)
-        kept = _MEMORY if memory and domain.isActive() else _DISKS
+        runs = bool(domain.isActive())
         deadline.check("snapshotting a machine")
-        plan = E.domainsnapshot(E.name(names.alias(snapshot_id)), E.description(kept))
-        domain.snapshotCreateXML(xml.text(plan), 0)
+        if runs and quiesce and not memory:
+            with guests.held_still(domain, deadline) as still:
+                _take(domain, snapshot_id, _QUIESCED if still else _DISKS)
+        else:
+            _take(domain, snapshot_id, _MEMORY if memory and runs else _DISKS)
     seen = next((each for each in every(domain) if each.id == snapshot_id), None)
     if seen is None:
         raise Transient("the snapshot went away as soon as it was made")
     return seen
+
+
+def _take(domain: Any, snapshot_id: UUID, kind: str) -> None:
+    plan = E.domainsnapshot(E.name(names.alias(snapshot_id)), E.description(kind))
+    domain.snapshotCreateXML(xml.text(plan), 0)
 
 
 def revert(domain: Any, snapshot_id: UUID, deadline: Deadline) -> None:
@@ -48,7 +56,7 @@ def revert(domain: Any, snapshot_id: UUID, deadline: Deadline) -> None:
     power.cut(domain)  # what it does now is lost in any case, and memory that was saved earlier goes with it
     deadline.check("reverting a machine")
     described = xml.parse(snapshot.getXMLDesc(0))
-    if _with_memory(described):
+    if _kind(described) == _MEMORY:
         domain.revertToSnapshot(snapshot, _RUNNING)
     elif strings(described, "state/text()") == ["shutoff"]:
         domain.revertToSnapshot(snapshot, 0)
@@ -96,9 +104,11 @@ def _ours(domain: Any) -> list[MachineSnapshot]:
         our_id = names.from_alias(name)
         nearest[name] = our_id or parent
         if our_id is not None:
-            seen.append(MachineSnapshot(our_id, parent, _with_memory(described), name == current))
+            kind = _kind(described)
+            seen.append(MachineSnapshot(our_id, parent, kind == _MEMORY, name == current, kind == _QUIESCED))
     return seen
 
 
-def _with_memory(described: Element) -> bool:
-    return strings(described, "description/text()") == [_MEMORY]
+def _kind(described: Element) -> str:
+    """What was asked for when it was made, by its description."""
+    return next(iter(strings(described, "description/text()")), "")

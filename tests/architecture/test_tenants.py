@@ -36,7 +36,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     made.do_and_work("serverSnapshotCreate", serverId=server, name="n")
     made.do_and_work("volumeExtend", id=volume, sizeGib=2)
     made.do_and_work("snapshotCreate", volumeId=volume, name="n")
-    made.do_and_work("serverSnapshotCreate", serverId=made.server(), name="n")
     group = made.alice.do("securityGroupCreate", "securityGroup { id }", name="web")["securityGroup"]["id"]
     made.alice.do("securityGroupRuleAdd", "__typename", securityGroupId=group, direction="INGRESS")
     made.alice.do("serverGroupCreate", "__typename", name="apart", policy="ANTI_AFFINITY")

@@ -104,11 +104,46 @@ def test_one_tenant_on_two_hypervisors(mixed: Mixed) -> None:
         made = mixed.manager.do("snapshotCreate", "snapshot { id } job { id }", name="before", volumeId=volume)
         mixed.finish(made)
         mixed.act("snapshotDelete", id=made["snapshot"]["id"])
+        _another_port_and_back(mixed, server, security=kind == "SIM")
+        _there_and_back(mixed, server)
         mixed.act("serverDelete", id=server)
         mixed.act("volumeDelete", id=volume)
     assert machine_of(content_of(mixed.sim), mixed.world.uid(servers["ESXI"])) is None
     assert not list(mixed.sim.daemon.folder.glob("*/stratograph/*/volumes/*"))
     assert not list(mixed.sim.daemon.folder.glob("*/stratograph/*/machines/*"))
+
+
+def _another_port_and_back(mixed: Mixed, server: str, *, security: bool) -> None:
+    wanted = {"networkId": mixed.network, "portSecurity": security}
+    port = mixed.manager.do("portCreate", "port { id macAddress }", **wanted)["port"]
+    mixed.act("portAttach", serverId=server, portId=port["id"])
+    vm = machine_of(content_of(mixed.sim), mixed.world.uid(server))
+    if vm is not None:
+        macs = [each.macAddress for each in vm.config.hardware.device if hasattr(each, "macAddress")]
+        assert (len(macs), macs.count(port["macAddress"])) == (2, 1)
+    mixed.act("portDetach", portId=port["id"], delete=True)
+
+
+def _there_and_back(mixed: Mixed, server: str) -> None:
+    """Three snapshots; the server goes back to the first, which runs on, the middle goes, the others go with it."""
+    asked = "serverSnapshot { id } job { id }"
+    names = ("first", "middle", "last")
+    taken = [
+        mixed.manager.do("serverSnapshotCreate", asked, serverId=server, name=name, withMemory=name == "first")
+        for name in names
+    ]
+    for each in taken:
+        mixed.finish(each)
+    first, middle, last = (each["serverSnapshot"]["id"] for each in taken)
+    mixed.act("serverSnapshotRevert", id=last)
+    assert mixed.manager.ok(SERVER, id=server)["server"]["status"] == "STOPPED"
+    mixed.act("serverSnapshotRevert", id=first)
+    assert mixed.manager.ok(SERVER, id=server)["server"]["status"] == "ACTIVE"
+    mixed.act("serverSnapshotDelete", id=middle)
+    tree = "query { serverSnapshots { nodes { id current parent { id } } } }"
+    assert mixed.manager.ok(tree)["serverSnapshots"]["nodes"] == [
+        {"id": first, "current": True, "parent": None}, {"id": last, "current": False, "parent": {"id": first}},
+    ]  # fmt: skip
 
 
 def test_a_guest_without_dhcp_is_told_its_address(mixed: Mixed) -> None:

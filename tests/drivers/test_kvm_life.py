@@ -43,6 +43,23 @@ from tests.drivers.kvm_host import (
 from tests.servers.libvirt_host import LibvirtHost
 
 MIB = 1024 * 1024
+AGENT = r"""
+cat >/run/agent <<'END'
+exec 3<>$(ls /dev/vport*)
+while read -r line <&3; do
+  id=${line##*\"id\":}
+  case $line in
+    *guest-sync*) echo "{\"return\": ${id%%[!0-9]*}}" >&3 ;;
+    *guest-get-time*) echo "{\"return\": 1700000000000000000}" >&3 ;;
+    *fsfreeze-freeze*) sync; echo freeze >>/run/asked; echo "{\"return\": 1}" >&3 ;;
+    *fsfreeze-thaw*) echo thaw >>/run/asked; echo "{\"return\": 1}" >&3 ;;
+    *) echo "{\"return\": {}}" >&3 ;;
+  esac
+done
+END
+setsid sh /run/agent </dev/null >/dev/null 2>&1 &
+"""
+"""Answers on QEMU's channel as its guest agent would: the guest has no room for the real one."""
 
 
 @dataclass
@@ -200,16 +217,22 @@ def test_a_guest_goes_back_to_a_moment(running: World) -> None:
 
     write("a")
     before = guest.shell(show)
-    assert before.endswith("\na\na\nrc=0\n")
-    for each, memory in ((first, True), (middle, False)):
-        driver.snapshot_machine(guest.spec.id, each, Deadline(SECONDS), memory=memory)
+    boot = before.splitlines()[0]
+    assert before == f"{boot}\na\na\nrc=0\n"
+    driver.snapshot_machine(guest.spec.id, first, Deadline(SECONDS), memory=True)
+    assert not driver.snapshot_machine(guest.spec.id, last, Deadline(SECONDS), quiesce=True).quiesced
+    driver.remove_machine_snapshot(guest.spec.id, last, Deadline(SECONDS))
+    guest.shell(AGENT)
+    wait_for(lambda: driver.guest_signs(guest.spec.id, Deadline(SECONDS)).agent, 60, "its agent answers")
+    assert driver.snapshot_machine(guest.spec.id, middle, Deadline(SECONDS), quiesce=True).quiesced
+    assert guest.shell("cat /run/asked").split()[:2] == ["freeze", "thaw"]
     write("b")
     driver.snapshot_machine(guest.spec.id, last, Deadline(SECONDS), memory=True)
     write("c")
 
     assert back(last) is Power.RUNNING
     wait_for(guest.reached_from_host, BOOT_SECONDS, "the guest answers again")
-    assert guest.shell(show) == before.replace("a\na\n", "b\nb\n")
+    assert guest.shell(show) == f"{boot}\nb\nb\nrc=0\n"
     driver.remove_machine_snapshot(guest.spec.id, middle, Deadline(SECONDS))
     seen = driver.list_machine_snapshots(guest.spec.id, Deadline(SECONDS))
     assert [(each.id, each.parent_id, each.current) for each in seen] == [(first, None, False), (last, first, True)]
