@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from drivers.api import Deadline, HostAtFault, Refused, Transient
+from drivers.api import Deadline, HostAtFault, Refused
 from drivers.sim import DataCentre
 from drivers.sim.records import MachineRecord
 from gateway.kernel.access import Role
@@ -100,19 +100,19 @@ def test_a_server_moves_while_it_is_off(pool: Pool, stopped: str) -> None:
     assert (pool.shown()["status"], pool.shown()["statusReason"]) == ("ACTIVE" if running else "STOPPED", None)
 
 
-@pytest.mark.parametrize("live", [True, False])
-@pytest.mark.parametrize("fault", [HostAtFault, Refused, Transient])
-def test_a_move_that_fails_leaves_all_as_it_was(pool: Pool, live: bool, fault: type[Exception]) -> None:  # noqa: FBT001 - a case
+@pytest.mark.parametrize("fault", [HostAtFault, Refused])
+def test_a_move_that_fails_leaves_all_as_it_was(pool: Pool, fault: type[Exception]) -> None:
+    """Live; that the other way is taken back whatever fails is the matter of tests/sagas."""
     before, claims = pool.centre.snapshot_of_world(), pool.claimed()
     pool.centre.fail("relocate", fault, times=None)  # type: ignore[arg-type]  # they are driver errors
-    assert pool.relocate(live=live)[0] == "FAILED"
+    assert pool.relocate()[0] == "FAILED"
     pool.centre.heal()
     after = pool.centre.snapshot_of_world()
     assert (after.ports, after.volumes, pool.power(pool.centre)) == (before.ports, before.volumes, "RUNNING")
     other = pool.other.snapshot_of_world()
     assert (other.machines, other.volumes, other.ports, other.networks) == ({}, {}, {}, {})
     assert (pool.claimed(), pool.shown()["status"], pool.shown()["host"]["name"]) == (claims, "ACTIVE", "h")
-    assert pool.relocate(live=live) == ("SUCCEEDED", None)
+    assert pool.relocate() == ("SUCCEEDED", None)
 
 
 def test_who_may_move_what_where(pool: Pool) -> None:

@@ -129,8 +129,7 @@ def test_the_old_size_comes_back(sizes: Sizes, power: str) -> None:
     assert sizes.resize(server) == ("SUCCEEDED", None)
 
 
-@pytest.mark.parametrize("verb", ["machines.ensure", "machines.power"])
-@pytest.mark.parametrize("fault", [HostAtFault, Refused])
+@pytest.mark.parametrize(("verb", "fault"), [("machines.ensure", Refused), ("machines.power", HostAtFault)])
 def test_a_step_that_fails_brings_the_old_size_back(sizes: Sizes, verb: str, fault: type[Exception]) -> None:
     server = sizes.scene.server()
     before, counted = sizes.machine(server), (sizes.claimed(), sizes.taken())
