@@ -63,7 +63,9 @@ _MEANINGS = {
     Capability.VMWARE_DEVICES: "guests that were installed on VMware find the devices that they know",
     Capability.CONSOLE_LOG: "what the guest wrote on its serial port",
     Capability.GUEST_SIGNS: "whether the guest's agent answers, and what address it asked for (migration's proof)",
-    Capability.GRAPHICAL_CONSOLE: "the screen, keyboard and pointer in a browser (KVM: of hosts reached by a local socket)",
+    Capability.GRAPHICAL_CONSOLE: (
+        "the screen, keyboard and pointer in a browser (KVM: of hosts reached by a local socket)"
+    ),
     Capability.STATE_EVENTS: "changes of power pushed instead of polled",
     Capability.UEFI: "the driver can boot by UEFI (the graph does not offer a choice yet)",
 }

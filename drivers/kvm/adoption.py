@@ -107,7 +107,9 @@ class DomainAdoption:
         if look_up(connection, spec.id) is not None or self._machines.register.of_machine(where, spec.id) is not None:
             raise Refused(f"the host has a machine {spec.id} already")
         listed = connection.domainListGetStats([domain], stats.STATE_GROUPS, NOWAIT)
-        (shown,) = self._shown(connection, listed, deadline)
+        shown = next(iter(self._shown(connection, listed, deadline)), None)
+        if shown is None:
+            raise Refused(f"the machine {spec.ref} is gone from this host")
         if shown.obstacles:
             raise Refused(shown.obstacles[0])
         if {each.key for each in shown.disks} != set(spec.disks):

@@ -323,7 +323,8 @@ def _boot(run: Run) -> None:
         return
     server, _migration = parts(run)
     uid = server.uid
-    run.memory["leases"] = dict(verify.signs(run, _new(run), uid).leases)
+    if "leases" not in run.memory:  # those of before its first start, not of before this try
+        run.memory["leases"] = dict(verify.signs(run, _new(run), uid).leases)
     machine = call(
         run, _new(run), lambda driver, deadline: driver.machines.power(uid, PowerAction.ON, deadline), seconds=POWER_S
     )
