@@ -56,13 +56,14 @@ INVENTORY: Final[Mapping[str, tuple[str, ...]]] = {
         "name", "description", "status", "status_reason", "flavor_id", "vcpus", "ram_mib", "disk_gib", "image_id",
         "hypervisor", "availability_zone", "properties", "tags", "launched_at",
     ),
+    "server_snapshot": ("name", "description", "status", "status_reason", "size_gib", "with_memory", "server_id"),
     "port": ("name", "network_id", "mac", "port_security", "server_id"),
     "server_group": ("name", "policy", "max_per_host"),
     "webhook": ("name", "url", "nouns", "enabled", "disabled_reason"),
 }  # fmt: skip
 """Nouns in the order of an inventory, each with the columns that are told."""
 
-LEFT_OUT: Final = frozenset({"apikey", "audit", "delivery", "export", "job", "migration"})
+LEFT_OUT: Final = frozenset({"apikey", "audit", "delivery", "export", "job", "migration", "resize"})
 """Nouns of tenants that are no inventory: what lets people in, and trails of what happened."""
 
 _LINKS: Final = {
