@@ -335,7 +335,7 @@ def place(session: Session, server: Server, found: Resize, avoid: frozenset[int]
         try:
             host = placing.place(session, wanted, amount, "server's new size")
         except NoValidHost as refusal:
-            refused = refused if wanted.left is None and refused is not None else refusal
+            refused = refusal
             continue
         if host is None:
             return None

@@ -290,3 +290,19 @@ def test_a_server_goes_where_there_is_room_and_comes_back(sizes: Sizes) -> None:
     assert sizes.claimed() == (claims[0] - 1, claims[1] - 512, claims[2] - 3)
     found = sizes.alice.ok("query($id: ID!) { server(id: $id) { diskGib volumes { status } } }", id=server)["server"]
     assert found == {"diskGib": 3, "volumes": [{"status": "IN_USE"}]}
+
+
+def test_what_happened_at_its_host_meanwhile_keeps_nobody_from_going_back(sizes: Sizes) -> None:
+    """Its guest crashed before the size was confirmed or reverted."""
+    server = sizes.scene.server()
+    sizes.resize(server)
+    sizes.centre.stop(sizes.world.uid(server), crashed=True)
+    sizes.world.reconcile("servers")
+    assert sizes.shown(server)["status"] == "VERIFY_RESIZE"
+    sizes.scene.do_and_work("serverResizeRevert", serverId=server)
+    assert sizes.machine(server) == ("OFF", *SIZE["SMALL"])
+    found = sizes.shown(server)
+    assert (found["status"], "resized" in (found["statusReason"] or "")) == ("STOPPED", False)
+    sizes.resize(server)
+    sizes.scene.do_and_work("serverResizeConfirm", serverId=server)
+    assert sizes.machine(server) == ("OFF", *SIZE["LARGE"])

@@ -18,8 +18,8 @@ class Ask(Protocol):
 
 
 def shut_down(ask: Ask, machine_id: UUID, patience_s: float) -> tuple[Machine, bool]:
-    """The machine, off, and whether its guest shut down by itself. One that is off already counts as that. Raises
-    Transient when it does not go off.
+    """The machine, off (or what a crash left of it, which stands still as well), and whether its guest shut down by
+    itself; one that is off already counts as that. Raises Transient when it does not go off.
     """
 
     def act(action: PowerAction, seconds: float) -> Machine:
@@ -32,6 +32,6 @@ def shut_down(ask: Ask, machine_id: UUID, patience_s: float) -> tuple[Machine, b
     if machine is not None and machine.power is Power.OFF:
         return machine, True
     machine = act(PowerAction.OFF, POWER_S)
-    if machine.power is not Power.OFF:
+    if machine.power not in (Power.OFF, Power.CRASHED):
         raise Transient(f"the machine is {machine.power.value} after it was powered off")
     return machine, False

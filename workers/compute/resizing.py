@@ -242,7 +242,7 @@ def _remember(run: Run) -> Change | None:
 def _runs(run: Run, server: Server) -> bool:
     uid = server.uid
     machine = call(run, server.host_id or 0, lambda driver, deadline: driver.machines.inspect(uid, deadline))
-    return machine is not None and machine.power is not Power.OFF
+    return machine is not None and machine.power is Power.RUNNING
 
 
 def _grows(server: Server, found: Resize) -> bool:
@@ -332,13 +332,13 @@ def _forward(work: Any) -> Any:
     return do
 
 
-def _shut_down(run: Run, server: Server, _found: Resize) -> Change | None:
-    if not run.memory["ran"]:
-        return None
+def _shut_down(run: Run, server: Server, _found: Resize) -> Change:
+    """Whatever it does: somebody may have paused it at its host."""
     ask = partial(call, run, server.host_id or 0)
-    machine, asked = shut_down(ask, server.uid, float(run.arguments["graceful_timeout_s"]))
+    patience_s = float(run.arguments["graceful_timeout_s"]) if run.memory["ran"] else 0.0
+    machine, asked = shut_down(ask, server.uid, patience_s)
     run.say("The guest shut down." if asked else "The guest was powered off.")
-    return moving.seen(machine, _WHY)
+    return moving.seen(machine, _WHY if run.memory["ran"] else None)
 
 
 def _smaller(run: Run, server: Server, found: Resize) -> Change:
