@@ -1,4 +1,4 @@
-"""The audit trail: exactly one record for every mutation, carried out or denied.
+"""The audit trail: exactly one record for every mutation, carried out or denied, and one for each screen opened.
 
 The record of a mutation that was carried out is part of its transaction; a denied one is recorded in a transaction of
 its own. Records are only ever added: the ORM refuses to change or delete one. Secrets never get in: fields of a command

@@ -1,7 +1,7 @@
 """A byte stream carried over a WebSocket: binary messages one way and the other, as VNC clients in browsers want it.
 
-Invariant: at most two messages of 64 KiB are under way in each direction, for each end is read only when the other took
-what came before; a client that reads slowly slows its console and nothing else. Whatever ends first ends both, the
+Invariant: no more than a few pieces of 64 KiB are held here in each direction, for each end is read only when the other
+took what came before; a client that reads slowly slows its console and nothing else. Whatever ends first ends both, the
 socket with a code that says why: 1000 the console is over, 1001 the server stops, 1003 a text message, 1009 a message
 too long, 4403 no longer allowed, 4408 nobody did anything for long. It knows nothing of what goes over it.
 """
