@@ -229,16 +229,16 @@ def _connect(session: Session, subject: Subject, command: ServerCreate, server: 
     for index, wanted in enumerate(command.networks):
         try:
             if wanted.port_id is not None:
-                port = ports.reach(session, subject, wanted.port_id)
+                ports.bind(session, ports.reach(session, subject, wanted.port_id), server.id)
             else:
                 asked = ports.Wanted(
                     network_id=wanted.network_id or "",
                     fixed_ip=wanted.fixed_ip,
                     security_group_ids=wanted.security_group_ids,
+                    server_id=server.id,
+                    nic=index,
                 )
-                port = ports.open(session, subject, server.tenant_id, asked)
-                fresh.append(port.id)
-            ports.bind(session, port, server.id)
+                fresh.append(ports.open(session, subject, server.tenant_id, asked).id)
         except Refusal as refusal:
             raise refusal.at("networks", str(index)) from None
     return fresh

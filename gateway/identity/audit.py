@@ -17,11 +17,12 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from gateway.identity import tenant
 from gateway.identity.user import User
-from gateway.kernel import clock, noun
+from gateway.kernel import clock, ids, noun
 from gateway.kernel.access import Role, Subject
 from gateway.kernel.command import AnyId, Command
 from gateway.kernel.errors import NotFound
 from gateway.kernel.noun import Noun, register
+from gateway.kernel.prepared import Prepared
 from gateway.kernel.row import Json, Row
 
 _SECRET = ("password", "secret", "token", "user_data", "private_key")
@@ -100,21 +101,35 @@ def record(  # noqa: PLR0917 - the frame of all mutations calls it with these, i
     rows = [each for each in _flat(outcome or {}) if isinstance(each, Row) and type(each) in noun.BY_TABLE]
     user = next((each for each in rows if isinstance(each, User)), None) if not subject.signed_in else None
     values = {} if command is None else command.model_dump(mode="json", exclude_unset=True)
-    session.add(
-        AuditRecord(
-            at=clock.now(session),
-            operation=operation,
-            result=result,
-            tenant_id=_tenant_of(session, subject, rows, values),
-            user_id=user.id if user else subject.user_id if subject.user_id > 0 else None,
-            user_name=user.name if user else subject.user_name,
-            api_key_id=subject.api_key_id,
-            address=subject.address,
-            request_id=subject.request_id,
-            asked=_safe(values),
-            objects=[noun.public(each) for each in rows],
-        )
+    now = clock.now(session)
+    _ADD.run(
+        session,
+        uid=ids.new(session),
+        created_at=now,
+        updated_at=now,
+        at=now,
+        operation=operation,
+        result=result,
+        tenant_id=_tenant_of(session, subject, rows, values),
+        user_id=user.id if user else subject.user_id if subject.user_id > 0 else None,
+        user_name=user.name if user else subject.user_name,
+        api_key_id=subject.api_key_id,
+        address=subject.address,
+        request_id=subject.request_id,
+        asked=_safe(values),
+        objects=[noun.public(each) for each in rows],
     )
+
+
+_ADD = Prepared(
+    sa.insert(AuditRecord).values(
+        {
+            **{each.key: sa.bindparam(each.key) for each in sa.inspect(AuditRecord).columns if each.key != "id"},
+            "version": sa.literal_column("1"),
+        }
+    )
+)
+"""Records are written past the unit of work: nobody needs them as objects."""
 
 
 def _tenant_of(session: Session, subject: Subject, rows: list[Row], values: Mapping[str, Any]) -> int | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col
 
 from gateway.identity.tenant import NOUN, Tenant
 from gateway.kernel.access import Role, Subject, require
 from gateway.kernel.errors import Invalid, NotFound
+from gateway.kernel.prepared import rows_of
 
 
 def tenant_for(session: Session, subject: Subject, tenant_id: str | None, role: Role) -> Tenant:
@@ -23,8 +24,8 @@ def tenant_for(session: Session, subject: Subject, tenant_id: str | None, role: 
 
 
 def _only(session: Session, subject: Subject) -> Tenant:
-    own = select(Tenant).where(col(Tenant.id).in_(sorted(subject.roles)), NOUN.scope(subject)).limit(2)
-    found = session.exec(own).all()
+    own = col(Tenant.id).in_(sorted(subject.roles))
+    found = rows_of(Tenant).where(session, own, NOUN.scope(subject), limit=2)
     if len(found) != 1:
         text = "You belong to several tenants; say in which." if found else "You belong to no tenant; name one."
         raise Invalid(text, path=("tenantId",))

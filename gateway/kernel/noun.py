@@ -14,11 +14,12 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col
 
 from gateway.kernel import ids
 from gateway.kernel.access import Subject
 from gateway.kernel.errors import NotFound
+from gateway.kernel.prepared import rows_of
 from gateway.kernel.row import Row
 
 R = TypeVar("R", bound=Row)
@@ -52,24 +53,21 @@ class Noun(Generic[R]):
 
     def get(self, session: Session, subject: Subject, text: str, *path: str) -> R:
         """The row of a TypeID which the subject may see. Raises NotFound at ``path``."""
-        row = session.exec(select(self.table).where(col(self.table.uid) == self.uid(text, *path), self.scope(subject)))
-        found = row.first()
-        if found is None:
+        named = col(self.table.uid) == self.uid(text, *path)
+        found = rows_of(self.table).where(session, named, self.scope(subject))
+        if not found:
             raise NotFound(f"There is no such {self.prefix}.", path=path)
-        return found
+        return found[0]
 
     def find(self, session: Session, subject: Subject, uids: Sequence[UUID]) -> dict[UUID, R]:
         """The visible rows among these uids."""
-        rows = session.exec(select(self.table).where(col(self.table.uid).in_(uids), self.scope(subject)))
+        rows = rows_of(self.table).where(session, col(self.table.uid).in_(uids), self.scope(subject))
         return {row.uid: row for row in rows}
 
     def by_key(self, session: Session, subject: Subject, column: str, keys: Iterable[Any]) -> list[R]:
         """The visible rows whose ``column`` is one of these keys, oldest first: what edges are loaded by."""
-        attribute = getattr(self.table, column)
-        statement = (
-            select(self.table).where(attribute.in_(list(keys)), self.scope(subject)).order_by(col(self.table.id))
-        )
-        return list(session.exec(statement))
+        wanted = getattr(self.table, column).in_(list(keys))
+        return rows_of(self.table).where(session, wanted, self.scope(subject), order_by=col(self.table.id))
 
 
 BY_PREFIX: dict[str, Noun[Any]] = {}

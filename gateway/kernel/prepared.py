@@ -158,7 +158,8 @@ class Rows(Generic[R]):
         self._key_at = self._keys.index("id")
         self._manager = manager_of_class(kind)
         self._mapper = mapper
-        self._found = Prepared(make(sa.select(*(each.columns[0] for each in attributes))))
+        self._every = sa.select(*(each.columns[0] for each in attributes))
+        self._found = Prepared(make(self._every))
 
     def all(self, session: Session, **given: Any) -> list[R]:
         """All of them."""
@@ -172,6 +173,19 @@ class Rows(Generic[R]):
             session.flush()
         row = self._found.first(session, **given)
         return None if row is None else self._object(session, row)
+
+    def where(self, session: Session, *conditions: Any, order_by: Any = None, limit: int | None = None) -> list[R]:
+        """All for which these hold, whatever the statement says: for conditions that differ from time to time. It is
+        built and compiled as ever, but read without the unit of work's detours.
+        """
+        if session.autoflush:
+            session.flush()
+        statement = self._every.where(*conditions)
+        if order_by is not None:
+            statement = statement.order_by(order_by)
+        if limit is not None:
+            statement = statement.limit(limit)
+        return [self._object(session, row) for row in session.connection().execute(statement)]
 
     def known(self, session: Session, key: Any) -> R | None:
         """The row of this key, if the session has it."""
@@ -195,12 +209,18 @@ class Rows(Generic[R]):
 _BY_KEY: dict[type[Any], Rows[Any]] = {}
 
 
+def rows_of(kind: type[R]) -> Rows[R]:
+    """The rows of a table by their key, ``:key``."""
+    found: Rows[R] | None = _BY_KEY.get(kind)
+    if found is None:
+        found = _BY_KEY[kind] = Rows(kind, lambda rows: rows.where(sa.inspect(kind).columns.id == sa.bindparam("key")))
+    return found
+
+
 def get(session: Session, kind: type[R], key: Any) -> R | None:
     """``session.get`` for a row that is read often."""
     if key is None:
         return None
-    found = _BY_KEY.get(kind)
-    if found is None:
-        found = _BY_KEY[kind] = Rows(kind, lambda rows: rows.where(sa.inspect(kind).columns.id == sa.bindparam("key")))
+    found = rows_of(kind)
     known = found.known(session, key)
     return found.first(session, key=key) if known is None else known

@@ -198,7 +198,8 @@ def delete(session: Session, subject: Subject, command: PortDelete) -> dict[str,
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A port to be opened. ``network_id`` and ``security_group_ids`` are TypeIDs. ``fixed_ips`` None: one address of
-    each family; ``fixed_ip`` is short for one. Ids and addresses are as clients sent them.
+    each family; ``fixed_ip`` is short for one. ``server_id`` is the server of the same tenant, made in this unit of
+    work, whose interface of that number it is. Ids and addresses are as clients sent them.
     """
 
     network_id: str
@@ -208,6 +209,8 @@ class Wanted:
     fixed_ips: Sequence[str] | None = None
     mac: str | None = None
     port_security: bool = True
+    server_id: int | None = None
+    nic: int = 0
 
 
 def open(session: Session, subject: Subject, tenant_id: int, wanted: Wanted) -> Port:  # noqa: A001 - opened and closed
@@ -225,7 +228,8 @@ def open(session: Session, subject: Subject, tenant_id: int, wanted: Wanted) -> 
     uid = ids.new(session)
     port = Port(
         uid=uid, tenant_id=tenant_id, network_id=network.id, name=wanted.name, mac=_free_mac(session, uid, wanted.mac),
-        port_security=wanted.port_security,
+        port_security=wanted.port_security, server_id=wanted.server_id, nic=wanted.nic,
+        status=PortStatus.AVAILABLE if wanted.server_id is None else PortStatus.IN_USE,
     )  # fmt: skip
     session.add(port)
     session.flush()
