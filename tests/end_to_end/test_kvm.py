@@ -55,6 +55,7 @@ def test_a_guest_from_its_image_to_nothing(at: Site, scene: Scene) -> None:
     _came_up(guest, pair["publicKey"])
     _filtered(guest, group, rules[80])
     _rebooted(guest)
+    _plugged(guest)
     copy = _stored(guest, volume)
     _driven(guest)
     screen = _seen(at, guest)
@@ -96,6 +97,26 @@ def _rebooted(guest: Guest) -> None:
     assert "boots=2 " in guest.says("READY", 2)
     assert guest.says("USERDATA again") == "SG: USERDATA again"
     assert guest.shell("cat /data/vdb/mine") == "kept\nrc=0\n"
+
+
+def _plugged(guest: Guest) -> None:
+    """Another interface while it runs: it gets its own address by DHCP, and gives it up again; a moment, and back."""
+    scene = guest.scene
+    fields = "port { id macAddress ipAddresses } job { id }"
+    made = scene.client.do("portAttach", fields, serverId=guest.id, networkId=scene.network)
+    scene.wait(made)
+    port = made["port"]
+    assert guest.says("NIC eth1").startswith(f"SG: NIC eth1 {port['macAddress']} {port['ipAddresses'][0]}/")
+    scene.act("portDetach", portId=port["id"], delete=True)
+    taken = scene.client.do(
+        "serverSnapshotCreate", "serverSnapshot { id } job { id }", serverId=guest.id, name="s", withMemory=True
+    )
+    scene.wait(taken)
+    assert "rc=0" in guest.shell("echo lost >/data/vdb/mine && sync")
+    scene.act("serverSnapshotRevert", id=taken["serverSnapshot"]["id"])
+    wait_for("the guest's answer", guest.answers)
+    assert guest.shell("cat /data/vdb/mine") == "kept\nrc=0\n"
+    scene.act("serverSnapshotDelete", id=taken["serverSnapshot"]["id"])
 
 
 def _stored(guest: Guest, volume: str) -> str:
