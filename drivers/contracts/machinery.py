@@ -127,6 +127,9 @@ class MachineryContract:
         target = elsewhere.connect()
         assert isinstance(target, api.Relocation)
         try:
+            pools = {each.facts(rig.deadline).pool for each in (driver, target)}
+            assert len(pools) == 1, "hosts that hand machines to each other name one pool"
+            assert None not in pools
             with ExitStack() as stack:
                 network = stack.enter_context(rig.network())
                 port = stack.enter_context(rig.port(network))
