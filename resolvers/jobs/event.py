@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -126,17 +127,19 @@ async def all_events(
         tail = Tail(("events", kinds, uid), place, partial(_live, feed, place, uid, kinds))
         yield tail
         place = tail.place
-    async for event in _live(feed, place, uid, kinds, own):
-        yield event
+    async with aclosing(_live(feed, place, uid, kinds, own)) as live:
+        async for event in live:
+            yield event
 
 
 async def _live(
     feed: Any, after: Cursor, uid: UUID | None, kinds: frozenset[str] | None, contexts: Contexts
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """What happens behind a cursor, as those may know it in whose name ``contexts`` are."""
-    async for entry in feed.stream(after, uid):
-        if await _told(entry, kinds, contexts):
-            yield Event(entry=entry)
+    async with aclosing(feed.stream(after, uid)) as entries:
+        async for entry in entries:
+            if await _told(entry, kinds, contexts):
+                yield Event(entry=entry)
 
 
 def _alone(context: Context) -> Contexts:
@@ -202,8 +205,9 @@ async def changes(info: Info, noun: Noun[Any], public_id: str, done: Done | None
             version = row.version
             yield pushed(row, cursor)
     if not thing.is_done(row):
-        async for each in thing.live(cursor, row.uid, version, own):
-            yield each
+        async with aclosing(thing.live(cursor, row.uid, version, own)) as live:
+            async for each in live:
+                yield each
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,19 +223,20 @@ class _Thing:
         """A place in the log, and the object at that place or a little later. Raises NotFound."""
         return events.newest(session), self.noun.get(session, subject, self.public_id, *path)
 
-    async def live(self, after: Cursor, uid: UUID, version: int, contexts: Contexts) -> AsyncIterator[Any]:
+    async def live(self, after: Cursor, uid: UUID, version: int, contexts: Contexts) -> AsyncGenerator[Any, None]:
         """Its changes behind a cursor and a version, as those see it in whose name ``contexts`` are."""
-        async for entry in self.feed.stream(after, uid):
-            context = await contexts()
-            try:
-                row = await context.read(partial(self._seen_by, context.subject))
-            except errors.NotFound:
-                return
-            if row.version > version:
-                version = row.version
-                yield pushed(row, entry.cursor)
-                if self.is_done(row):
+        async with aclosing(self.feed.stream(after, uid)) as entries:
+            async for entry in entries:
+                context = await contexts()
+                try:
+                    row = await context.read(partial(self._seen_by, context.subject))
+                except errors.NotFound:
                     return
+                if row.version > version:
+                    version = row.version
+                    yield pushed(row, entry.cursor)
+                    if self.is_done(row):
+                        return
 
     def is_done(self, row: Any) -> bool:
         """Whether nothing more will happen to it."""

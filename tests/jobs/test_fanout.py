@@ -136,6 +136,9 @@ async def pushing(world: World) -> AsyncIterator[Callable[..., Any]]:
     finally:
         for ear in ears:
             await ear.close()
+        async with asyncio.timeout(30):
+            while feed._subscribers:  # noqa: ASYNC110 - no event tells of it
+                await asyncio.sleep(0.01)
         await feed.stop()
         assert not engine._audiences.all, "an audience outlives its listeners"
 
