@@ -32,6 +32,15 @@ def related(session: Session, start: Any, path: str, names: Sequence[str], page:
     return _read(session, [collector.ObjectSpec(obj=start, skip=True, selectSet=[way])], names, page)
 
 
+def everywhere(session: Session, names: Sequence[str], page: int) -> list[Found]:
+    """Every machine of the inventory."""
+    view = session.content.viewManager.CreateContainerView(session.content.rootFolder, [vim.VirtualMachine], True)
+    try:
+        return related(session, view, "view", names, page)
+    finally:
+        view.DestroyView()
+
+
 def several(session: Session, machines: Sequence[Any], names: Sequence[str], page: int) -> list[Found]:
     """These machines. Raises ManagedObjectNotFound when one of them is gone."""
     collector = vmodl.query.PropertyCollector
@@ -128,6 +137,7 @@ def _chain(backing: ET.Element) -> Any:
 FORMS: Mapping[str, Callable[[ET.Element], Any]] = {
     "name": _text,
     "config.instanceUuid": _text,
+    "config.changeVersion": _text,
     "config.extraConfig": _options,
     "config.hardware.numCPU": _number,
     "config.hardware.memoryMB": _number,

@@ -1,8 +1,8 @@
 """Machines: ours are those whose extraConfig names their own instance UUID, which is our id.
 
 A machine's folder holds its configuration and nothing of a volume, so that removing a machine (unregister it, delete
-that folder) cannot delete one. A volume belongs to one machine at a time: check and claim happen under one lock of
-this process. Nothing is ever found by its name.
+that folder) cannot delete one. A volume belongs to one machine at a time: check and claim happen under the volume's
+lock of this process. Nothing is ever found by its name.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class EsxiMachines:
     @verb
     def attach(self, machine_id: UUID, disk: DiskSpec, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.Machines.attach`."""
-        with self.site.only(deadline, "machine", str(machine_id)), self.site.only(deadline, "claims"):
+        with self.site.only(deadline, "machine", str(machine_id)), self.site.claim(deadline, disk.volume_id):
             machine, found = self.must(machine_id, deadline)
             power.check_not_suspended(found)
             rewinding.check_none(found)
@@ -133,7 +133,7 @@ class EsxiMachines:
     @verb
     def detach(self, machine_id: UUID, volume_id: UUID, deadline: Deadline) -> Machine:
         """See :meth:`drivers.api.Machines.detach`."""
-        with self.site.only(deadline, "machine", str(machine_id)), self.site.only(deadline, "claims"):
+        with self.site.only(deadline, "machine", str(machine_id)), self.site.claim(deadline, volume_id):
             machine, found = self.must(machine_id, deadline)
             power.check_not_suspended(found)
             rewinding.check_none(found)
@@ -202,7 +202,8 @@ class EsxiMachines:
         by_iso = self.site.options.seed is SeedWay.ISO
         extra = {} if by_iso else seed.guestinfo(spec.seed)
         folder = f"{MACHINES}/{spec.id}"
-        with self.site.only(deadline, "claims"):
+        wanted = [*(each.volume_id for each in spec.disks), *(nic.network_id for nic in spec.nics), *backings]
+        with self.site.claim(deadline, *wanted):
             paths = {each.volume_id: self._free(each.volume_id, deadline) for each in spec.disks}
             vmx = self.store.path(f"{folder}/{spec.id}.vmx", deadline)
             config = hardware.machine(spec, paths, backings, vmx=vmx, extra=extra)

@@ -60,7 +60,7 @@ class EsxiNetworks:
     @verb
     def remove(self, network_id: UUID, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Networks.remove`."""
-        with self.site.only(deadline, "networks"), self.site.only(deadline, "claims"):
+        with self.site.only(deadline, "networks"), self.site.claim(deadline, network_id):
             key = self._segments.key(network_id, deadline)
             if key is not None and any(group == key for group, _ in holders.networks(self.site, deadline)):
                 raise Refused(f"a machine is on the network {network_id}")
@@ -104,7 +104,7 @@ class EsxiNetworks:
     @verb
     def remove_port(self, network_id: UUID, port_id: UUID, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Networks.remove_port`. Raises Refused while a machine is on the port."""
-        with self.site.only(deadline, "networks"), self.site.only(deadline, "claims"):
+        with self.site.only(deadline, "networks"), self.site.claim(deadline, port_id):
             for port in ports_of(self._marks(network_id, deadline)):
                 if port.id == port_id:
                     if self._plugged(network_id, port.mac, deadline):

@@ -32,7 +32,8 @@ class Plugging:
     @verb
     def plug_port(self, machine_id: UUID, nic: NicSpec, deadline: Deadline) -> None:
         """See :meth:`drivers.api.PortPlugging.plug_port`."""
-        with self.site.only(deadline, "machine", str(machine_id)), self.site.only(deadline, "claims"):
+        claimed = self.site.claim(deadline, nic.network_id, nic.port_id)
+        with self.site.only(deadline, "machine", str(machine_id)), claimed:
             machine, found = self._machines.must(machine_id, deadline)
             backing = self._networks.plug(nic.network_id, nic.port_id, deadline)
             cards = [each for _, each in reading.nics(found["config.hardware.device"])]

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial, wraps
 from threading import Lock, RLock
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from uuid import UUID
 from weakref import WeakValueDictionary
 
 from pyVmomi import vim, vmodl
 
 from drivers.api import Deadline, DriverError, HostAtFault, Refused, Transient
-from drivers.esxi import reading
+from drivers.esxi import bulk, reading
 from drivers.esxi.errors import as_driver_errors, driver_error
 from drivers.esxi.lookout import ENDED, TASK, Errand, Lookout
 from drivers.esxi.options import Options
@@ -84,6 +85,7 @@ class Site:
         self._place: Place | None = None
         self._running: dict[str, Any] = {}
         self.lookout = Lookout(session)
+        self.holdings: Mapping[str, tuple[str, frozenset[UUID]]] = {}  # see holders.py
         self.restriction: str | None = None
         self._probed = False
 
@@ -182,13 +184,11 @@ class Site:
             return False
         return str(found.get("info.state")) in {"queued", "running"}
 
-    def every_machine(self, names: tuple[str, ...], deadline: Deadline) -> list[tuple[Any, Any]]:
+    def every_machine(self, names: tuple[str, ...], page: int, deadline: Deadline) -> list[bulk.Found]:
         """All machines that could hold a disk of ours, whoever made them: the host's, or the whole vCenter's."""
         if self.options.shared is None:
-            return self.look(
-                lambda: reading.related(self.content, self.host, "vm", vim.VirtualMachine, names), deadline
-            )
-        return self.look(lambda: reading.everywhere(self.content, vim.VirtualMachine, names), deadline)
+            return self.look(lambda: bulk.related(self.session, self.host, "vm", names, page), deadline)
+        return self.look(lambda: bulk.everywhere(self.session, names, page), deadline)
 
     # ------------------------------------------------------------------------------------- locks
 
@@ -207,6 +207,14 @@ class Site:
             yield
         finally:
             held.lock.release()
+
+    @contextmanager
+    def claim(self, deadline: Deadline, *resources: UUID) -> Iterator[None]:
+        """Hold volumes, networks or ports for who checks that they are free and takes them, or changes who has them."""
+        with ExitStack() as held:
+            for each in sorted(set(resources)):  # in one order, so that two who want the same never wait for each other
+                held.enter_context(self.only(deadline, "resource", str(each)))
+            yield
 
     # ------------------------------------------------------------------------------------- licence
 

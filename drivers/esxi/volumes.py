@@ -77,7 +77,7 @@ class EsxiVolumes(Images):
     def remove(self, volume_id: UUID, deadline: Deadline) -> None:
         """See :meth:`drivers.api.Volumes.remove`."""
         self._tidy(deadline)
-        with self.site.only(deadline, "claims"):
+        with self.site.claim(deadline, volume_id):
             if holders.of(self.site, volume_id, deadline) is not None:
                 raise Refused(f"a machine holds the volume {volume_id}")
             self.store.delete(f"{VOLUMES}/{volume_id}", deadline)
@@ -96,7 +96,7 @@ class EsxiVolumes(Images):
     @verb
     def extend(self, volume_id: UUID, size_bytes: int, deadline: Deadline) -> Volume:
         """See :meth:`drivers.api.Volumes.extend`."""
-        with self.site.only(deadline, "claims"):
+        with self.site.claim(deadline, volume_id):
             there = self._look(VOLUMES, volume_id, deadline)
             if there is None:
                 raise Refused(f"there is no volume {volume_id} on this host")

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from drivers.api import Deadline, DiskFormat, Driver, HostConfig, ImageSpec
+from drivers.api import Deadline, DiskFile, DiskFormat, Driver, HostConfig, ImageSpec
 from drivers.contracts.rig import wait_for
 from drivers.esxi import DRIVER
 from tests.servers.daemon import PackageMissingError
@@ -26,6 +26,8 @@ TASK_MS = 20
 MIB = 1024**2
 CLUSTER = {"dvswitch": "DVS0", "shared": "one", "resource_pool": "DC0_C0_RP1", "folder": "F0"}
 """Options of a host of the mode `cluster`."""
+TRANSFER = ("ImportVApp", "POST /nfc", "HttpNfcLeaseComplete", "MoveVirtualDisk_Task", "UnregisterVM")
+"""What bringing a disk into a host is made of, in this order."""
 
 
 def program_in(factory: pytest.TempPathFactory) -> Path:
@@ -72,6 +74,11 @@ def image(folder: Path, size_bytes: int = 2 * MIB) -> ImageSpec:
     stream(raw, path)
     made = path.read_bytes()
     return ImageSpec(uuid4(), path, DiskFormat.VMDK, len(made), size_bytes, hashlib.sha256(made).hexdigest())
+
+
+def file_of(spec: ImageSpec) -> DiskFile:
+    """An image's file as a disk in transit."""
+    return DiskFile(spec.path, spec.format, spec.size_bytes, spec.virtual_size_bytes, spec.sha256)
 
 
 def stream(raw: Path, target: Path) -> None:

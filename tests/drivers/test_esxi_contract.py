@@ -28,7 +28,6 @@ from tests.migration.theirs import machine
 from tests.servers.esxsim import EsxSim
 
 
-@pytest.mark.xdist_group("contract-esxi")
 class TestEsxi(Published, DriverContract):
     """All that ``drivers/api.py`` promises, kept by the ESXi driver."""
 
@@ -51,7 +50,6 @@ class TestEsxi(Published, DriverContract):
             driver.close()
 
 
-@pytest.mark.xdist_group("contract-vcenter")
 class TestVCenter(Published, DriverContract):
     """The same through vCenter: a host of a cluster, a resource pool and a folder of the operator's, disks shared with
     the cluster's other host, networks as distributed port groups.

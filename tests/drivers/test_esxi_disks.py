@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -15,7 +14,6 @@ from drivers import api
 from drivers.api import (
     Capability,
     Deadline,
-    DiskFile,
     DiskSource,
     DiskTransport,
     Driver,
@@ -26,7 +24,6 @@ from drivers.api import (
     Transient,
     Unsupported,
 )
-from drivers.esxi.connection import EsxiConnection
 from tests.drivers.esxi_host import (
     CLUSTER,
     MIB,
@@ -37,53 +34,9 @@ from tests.drivers.esxi_host import (
     flat,
     image,
     on_datastore,
-    program_in,
     simulated,
 )
 from tests.servers.esxsim import EsxSim
-
-TRANSFER = ("ImportVApp", "POST /nfc", "HttpNfcLeaseComplete", "MoveVirtualDisk_Task", "UnregisterVM")
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return program_in(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def sim(program: Path) -> Iterator[EsxSim]:
-    with simulated(program) as made:
-        made.delay("*", 5)
-        yield made
-
-
-@pytest.fixture(scope="module")
-def driver(sim: EsxSim) -> Iterator[EsxiConnection]:
-    opened = connect(sim)
-    assert isinstance(opened, EsxiConnection)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> ImageSpec:
-    return image(tmp_path, MIB)
-
-
-@pytest.fixture
-def standing(driver: Driver, base: ImageSpec) -> Iterator[tuple[ImageSpec, UUID]]:
-    """A volume that stands on an image."""
-    volume = uuid4()
-    driver.volumes.ensure_image(base, Deadline(SECONDS))
-    driver.volumes.ensure(api.VolumeSpec(volume, MIB, image_id=base.id), Deadline(SECONDS))
-    yield base, volume
-    driver.volumes.remove(volume, Deadline(SECONDS))
-    driver.volumes.remove_image(base.id, Deadline(SECONDS))
-
-
-def file_of(spec: ImageSpec) -> DiskFile:
-    return DiskFile(spec.path, spec.format, spec.size_bytes, spec.virtual_size_bytes, spec.sha256)
-
 
 # ------------------------------------------------------------------------------------------ bytes
 

@@ -277,7 +277,8 @@ def test_a_licence_that_only_lets_us_look_is_found_out_and_told(sim: EsxSim, whe
     sim.fault("MakeDirectory", "RestrictedVersion", times=2)
     for _ in range(2):
         assert "licence" in (opened.facts(Deadline(SECONDS)).restriction or "")
-        assert api.capabilities(opened, DRIVER) == {Capability.STATE_EVENTS, Capability.ADOPTION}
+        looking = {Capability.STATE_EVENTS, Capability.ADOPTION, Capability.GUEST_SIGNS}
+        assert api.capabilities(opened, DRIVER) == looking
         assert list(opened.machines.list(Deadline(SECONDS))) == []
     assert opened.facts(Deadline(SECONDS)).restriction is None
     assert api.capabilities(opened, DRIVER) == every == DRIVER.capabilities - {Capability.RELOCATE}

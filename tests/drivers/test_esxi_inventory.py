@@ -9,21 +9,27 @@ from uuid import UUID, uuid4
 import pytest
 from pyVmomi import vim
 
-from drivers.api import Adoption, AdoptionSpec, Deadline, DiskSpec, Driver, Power, PowerAction
+from drivers.api import (
+    Adoption,
+    AdoptionSpec,
+    Deadline,
+    DiskSpec,
+    Driver,
+    MachineSpec,
+    Power,
+    PowerAction,
+    Refused,
+    VolumeSpec,
+)
 from drivers.contracts.rig import wait_for
-from drivers.esxi import bulk, reading
+from drivers.esxi import bulk, holders, reading
 from drivers.esxi.machines import EsxiMachines
-from tests.drivers.esxi_host import SECONDS, connect, content_of, machine_of, program_in
+from tests.drivers.esxi_host import MIB, SECONDS, connect, content_of, finished, machine_of
 from tests.migration.theirs import machine as foreign
 from tests.servers.esxsim import EsxSim
 
 MANY = 1000
 PAGES = {"RetrievePropertiesEx", "ContinueRetrievePropertiesEx"}
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return program_in(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +87,47 @@ def test_a_thousand_machines_take_three_calls_and_those_of_others_few_bytes(crow
     assert sum(count for name, count in crowd.calls().items() if name in PAGES) <= 3
 
 
-def test_a_thousand_machines_of_ours_take_three_calls(crowd: EsxSim, driver: Driver) -> None:
-    ours = mark(crowd, MANY)
+def test_a_thousand_machines_of_ours_take_three_calls(program: Path) -> None:
+    sim = EsxSim.create(program, machines=MANY, ours=True)
+    try:
+        driver = connect(sim)
+        for _ in range(2):
+            listed, calls, _ = bare_list(driver, sim)
+            assert len(set(listed)) == MANY
+            assert sum(calls.values()) == 3
+        driver.close()
+    finally:
+        sim.stop()
+
+
+def test_looking_for_who_has_a_volume_reads_disks_once(crowd: EsxSim, driver: Driver) -> None:
+    """However often it is asked, and anew of the machine that changed; a machine of another client's counts as well."""
+    volume, other = uuid4(), uuid4()
+    for each in (volume, other):
+        driver.volumes.ensure(VolumeSpec(each, MIB), Deadline(SECONDS))
+    spec = MachineSpec(uuid4(), "m", 1, 64, (DiskSpec(volume, "vda"),))
+    driver.machines.ensure(spec, Deadline(SECONDS))
     for _ in range(2):
-        listed, calls, _ = bare_list(driver, crowd)
-        assert set(listed) == ours
-        assert sum(calls.values()) == 3
+        crowd.sent()
+        with pytest.raises(Refused):
+            driver.volumes.remove(volume, Deadline(SECONDS))
+        assert sum(crowd.sent().values()) < MANY * 500  # every disk of them all is more than twice of that
+    with foreign(crowd) as theirs:
+        (path,) = crowd.daemon.folder.glob(f"*/stratograph/*/volumes/{other}/disk.vmdk")
+        store = theirs.vm.datastore[0].name
+        name = f"[{store}] {path.relative_to(next(crowd.daemon.folder.glob('*/stratograph')).parent)}"
+        backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(fileName=name, diskMode="persistent")
+        disk = vim.vm.device.VirtualDisk(key=-9, controllerKey=1000, unitNumber=5, capacityInKB=1024, backing=backing)
+        change = vim.vm.device.VirtualDeviceSpec(operation="add", device=disk)
+        finished(theirs.vm.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
+        with pytest.raises(Refused):
+            driver.volumes.remove(other, Deadline(SECONDS))
+        change = vim.vm.device.VirtualDeviceSpec(operation="remove", device=theirs.vm.config.hardware.device[-1])
+        finished(theirs.vm.ReconfigVM_Task(vim.vm.ConfigSpec(deviceChange=[change])))
+        driver.volumes.remove(other, Deadline(SECONDS))
+    driver.machines.detach(spec.id, volume, Deadline(SECONDS))
+    driver.volumes.remove(volume, Deadline(SECONDS))
+    driver.machines.remove(spec.id, Deadline(SECONDS))
 
 
 def test_what_comes_goes_and_is_taken_over_between_two_lists_is_seen(program: Path) -> None:
@@ -134,7 +175,7 @@ def test_the_quick_way_of_reading_finds_what_the_sdk_finds(program: Path) -> Non
             spec = AdoptionSpec(theirs.ref, uuid4(), """<a> & "b" ü""", disks)
             driver.adopt(spec, Deadline(SECONDS))
             machines.power(spec.id, PowerAction.ON, Deadline(SECONDS))
-            site, names = machines.site, (*reading.SHOWN, *reading.SAMPLE)
+            site, names = machines.site, (*reading.SHOWN, *reading.SAMPLE, holders.VERSION)
             assert set(names) == set(bulk.FORMS)
             slow = dict(reading.related(site.content, site.host, "vm", vim.VirtualMachine, names))
             quick = bulk.related(site.session, site.host, "vm", names, 500)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import pytest
 from drivers import api
 from drivers.api import (
     Deadline,
-    DiskFile,
     DiskFormat,
     DiskSource,
     Driver,
@@ -32,62 +31,19 @@ from drivers.esxi.connection import EsxiConnection
 from tests.drivers.esxi_host import (
     MIB,
     SECONDS,
+    TRANSFER,
     carriers,
     connect,
     content,
     content_of,
+    file_of,
     finished,
     flat,
-    image,
     on_datastore,
-    program_in,
     simulated,
     stream,
 )
 from tests.servers.esxsim import EsxSim
-
-TRANSFER = ("ImportVApp", "POST /nfc", "HttpNfcLeaseComplete", "MoveVirtualDisk_Task", "UnregisterVM")
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return program_in(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def sim(program: Path) -> Iterator[EsxSim]:
-    with simulated(program) as made:
-        made.delay("*", 5)
-        yield made
-
-
-@pytest.fixture(scope="module")
-def driver(sim: EsxSim) -> Iterator[EsxiConnection]:
-    opened = connect(sim)
-    assert isinstance(opened, EsxiConnection)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> ImageSpec:
-    return image(tmp_path, MIB)
-
-
-@pytest.fixture
-def standing(driver: Driver, base: ImageSpec) -> Iterator[tuple[ImageSpec, UUID]]:
-    """A volume that stands on an image."""
-    volume = uuid4()
-    driver.volumes.ensure_image(base, Deadline(SECONDS))
-    driver.volumes.ensure(api.VolumeSpec(volume, MIB, image_id=base.id), Deadline(SECONDS))
-    yield base, volume
-    driver.volumes.remove(volume, Deadline(SECONDS))
-    driver.volumes.remove_image(base.id, Deadline(SECONDS))
-
-
-def file_of(spec: ImageSpec) -> DiskFile:
-    return DiskFile(spec.path, spec.format, spec.size_bytes, spec.virtual_size_bytes, spec.sha256)
-
 
 # ------------------------------------------------------------------------------------------ what goes wrong
 

@@ -16,16 +16,11 @@ from drivers.contracts.rig import wait_for
 from drivers.esxi.lookout import WAIT_S
 from drivers.esxi.session import Session
 from drivers.esxi.trust import endpoint
-from tests.drivers.esxi_host import MIB, SECONDS, config_of, connect, content_of, finished, machine_of, program_in
+from tests.drivers.esxi_host import MIB, SECONDS, config_of, connect, content_of, finished, machine_of
 from tests.drivers.esxi_host import simulated as simulated_host
 from tests.servers.esxsim import EsxSim
 
 AT_ONCE = 6
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return program_in(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

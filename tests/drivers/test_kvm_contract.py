@@ -16,7 +16,6 @@ from tests.drivers.matrix import Published
 from tests.servers.libvirt_host import LibvirtHost
 
 
-@pytest.mark.xdist_group("contract-kvm")
 class TestKvm(Published, DriverContract):
     """All that ``drivers/api.py`` promises, kept by the KVM driver."""
 

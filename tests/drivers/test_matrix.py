@@ -1,7 +1,7 @@
 """The published matrix of capabilities is what drivers declare, and every kind's contract run is compared with it.
 
-That it is also what they do is held by the runs themselves (matrix.py), at the end of the contract on each kind
-(test_sim_contract, test_kvm_contract, test_esxi_contract). Here it is held that no capability escapes that.
+That it is also what they do is held by the runs themselves (matrix.py), when the last test of the contract on each kind
+has run (test_sim_contract, test_kvm_contract, test_esxi_contract). Here it is held that no capability escapes that.
 """
 
 from __future__ import annotations

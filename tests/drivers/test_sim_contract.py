@@ -87,7 +87,6 @@ def lend(kind: DriverType, folder: Path, **options: str) -> Iterator[Rig]:
     centre.clear()
 
 
-@pytest.mark.xdist_group("contract-inafile")
 class TestInAFile(Published, DriverContract):
     @pytest.fixture(scope="class")
     @classmethod

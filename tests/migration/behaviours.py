@@ -18,7 +18,6 @@ NO_DOOR = {
     Capability.UEFI: "there is no choice of firmware in the graph",
     Capability.GUEST_SIGNS: "heard by migrations, which boot a guest: tests/migration",
     Capability.RELOCATE: "needs two hosts of a pool: tests/compute",
-    Capability.MACHINE_SNAPSHOT: "there are no snapshots of whole servers in the graph",
 }
 """Capabilities that no one mutation on one host stands for, and why."""
 SHOWN = """query($id: ID!) { server(id: $id) { status devices ports { id } volumes { id device sizeGib } } }"""
@@ -61,6 +60,12 @@ class Behaviours:
         self._done("volumeDetach", volumeId=volume)
         for port in ports & {each["id"] for each in self.boss.ok(SHOWN, id=self.server)["server"]["ports"]}:
             self._done("portDetach", portId=port)
+        snapped = self._tries(
+            Capability.MACHINE_SNAPSHOT, "serverSnapshotCreate", "serverSnapshot { id }", serverId=self.server, name="s"
+        )  # fmt: skip
+        if snapped:
+            self._done("serverSnapshotRevert", id=snapped["serverSnapshot"]["id"])
+            self._done("serverSnapshotDelete", id=snapped["serverSnapshot"]["id"])
         if self._tries(Capability.VMWARE_DEVICES, "serverDevicesSet", id=self.server, devices="VMWARE"):
             self._done("serverStart", id=self.server)
         self._done("serverDelete", id=self.server)

@@ -66,15 +66,23 @@ class EsxSim:
 
     @classmethod
     def create(
-        cls, binary: Path, *, mode: str = "esxi", machines: int = 2, hosts: int = 2, address: str = "127.0.0.1"
+        cls,
+        binary: Path,
+        *,
+        mode: str = "esxi",
+        machines: int = 2,
+        ours: bool = False,
+        hosts: int = 2,
+        address: str = "127.0.0.1",
     ) -> EsxSim:
         """Start an endpoint (`esxi`, `vcenter` with hosts on their own, `cluster` with hosts in one) with so many
-        machines of somebody else's on each host.
+        machines on each host: somebody else's, or with the driver's mark.
 
         Its certificate is for 127.0.0.1 and localhost, whatever address it listens on.
         """
         folder, port = make_folder("esxsim"), free_port()
         options = {"mode": mode, "machines": machines, "hosts": hosts, "dir": folder, "cert": folder / "cert.pem"}
+        options |= {"ours": str(ours).lower()}
         options |= {"listen": f"{address}:{port}", "user": USER, "password": PASSWORD}
         command = [str(binary), *(f"-{name}={value}" for name, value in options.items())]
         made = cls(Daemon(command=command, folder=folder, answers=lambda: _listens(address, port)), port, address)

@@ -260,6 +260,9 @@ func (f *front) pass(w http.ResponseWriter, r *http.Request, body []byte) {
 			panic(p)
 		} else if p != nil && bytes.Contains(body, []byte("<Fetch ")) { // a property that is unset
 			fmt.Fprint(w, head+`<FetchResponse xmlns="urn:vim25"></FetchResponse>`+tail)
+		} else if p != nil && bytes.Contains(body, []byte("<FindByUuid ")) && r.Context().Err() == nil {
+			time.Sleep(time.Millisecond) // it met a machine that is being made, which no host shows yet
+			f.pass(w, r, body)
 		} else if p != nil {
 			soapFault(w, types.ManagedObjectReference{Type: "Folder", Value: "none"}, "SystemError")
 		}

@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/types"
 )
 
 func check(err error) {
@@ -82,13 +83,22 @@ func main() {
 	user := flag.String("user", "root", "login name")
 	password := flag.String("password", "secret", "password")
 	hosts := flag.Int("hosts", 2, "hosts of a vCenter")
-	machines := flag.Int("machines", 2, "machines a host, all of them somebody else's")
+	machines := flag.Int("machines", 2, "machines a host")
+	ours := flag.Bool("ours", false, "they bear the driver's mark; else all of them are somebody else's")
 	flag.Parse()
 	log.SetOutput(io.Discard)
 
 	check(os.Setenv("TMPDIR", *dir)) // the simulator makes its datastores there
 	m := model(*mode, *hosts, *machines)
 	check(m.Create())
+	for _, vm := range simulator.Map.All("VirtualMachine") {
+		config := vm.(*simulator.VirtualMachine).Config
+		if *ours {
+			mark := &types.OptionValue{Key: "stratograph.id", Value: config.InstanceUuid}
+			config.ExtraConfig = append(config.ExtraConfig, mark)
+		}
+		versioned(vm.Reference(), nil)
+	}
 	m.Service.RegisterEndpoints = true
 	own := certificate(*cert)
 	listener, err := net.Listen("tcp", *listen)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
 )
@@ -46,4 +48,20 @@ func settled(result types.AnyType) {
 			{Name: "runtime.host", Val: *vm.Runtime.Host},
 		})
 	})
+}
+
+// What changes a machine's configuration, which gets a version with it on a host and none in the simulator.
+var changing = map[string]bool{"CreateVM_Task": true, "ReconfigVM_Task": true, "CreateSnapshot_Task": true,
+	"RevertToSnapshot_Task": true, "RemoveAllSnapshots_Task": true, "RelocateVM_Task": true}
+
+// versioned gives a machine's configuration a new version; ref is the machine, or what the task made.
+func versioned(ref types.ManagedObjectReference, result types.AnyType) {
+	if made, ok := result.(types.ManagedObjectReference); ok && made.Type == "VirtualMachine" {
+		ref = made
+	}
+	vm, ok := simulator.Map.Get(ref).(*simulator.VirtualMachine)
+	if !ok || vm.Config == nil {
+		return
+	}
+	simulator.Map.WithLock(vm, func() { vm.Config.ChangeVersion = time.Now().UTC().Format(time.RFC3339Nano) })
 }

@@ -84,6 +84,14 @@ func (f *front) later(w http.ResponseWriter, r *http.Request, m *simulator.Metho
 
 // carryOut lets the simulator do it, and ours what the simulator leaves out.
 func (f *front) carryOut(r *http.Request, m *simulator.Method, body []byte, task types.ManagedObjectReference) (types.AnyType, types.BaseMethodFault) {
+	result, fault := f.carried(r, m, body, task)
+	if fault == nil && changing[m.Name] {
+		versioned(m.This, result)
+	}
+	return result, fault
+}
+
+func (f *front) carried(r *http.Request, m *simulator.Method, body []byte, task types.ManagedObjectReference) (types.AnyType, types.BaseMethodFault) {
 	if ours, ok := instead[m.Name]; ok {
 		return ours(m)
 	}
