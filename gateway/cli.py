@@ -34,6 +34,7 @@ def _settings() -> Settings:
 @app.command()
 def serve() -> None:
     """Run the API, and the workers too unless there is a broker."""
+    gc.disable()  # until all is there that stays: collections find nothing in what is only being built
     import uvicorn
 
     from gateway import banner
@@ -61,6 +62,7 @@ def serve() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    gc.enable()
     server = banner.Announcing(config, lambda: banner.show(cloud), cloud.stopping.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises it once more when all has ended well
@@ -71,9 +73,12 @@ def serve() -> None:
 @app.command()
 def worker() -> None:
     """Carry out jobs that a broker delivers. Run as many as you like."""
+    gc.disable()
     from gateway.app import configure_logs, open_database
     from workers.main import run_forever
 
+    gc.freeze()
+    gc.enable()
     settings = _settings()
     configure_logs(settings)
     stop = threading.Event()

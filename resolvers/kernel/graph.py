@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any, ForwardRef, Optional, Union
 
 import strawberry
@@ -259,7 +260,13 @@ def _children(value: Children) -> Any:
 
 def column_type(table: type[Row], key: str) -> Any:
     """The GraphQL type of a table's column, from its annotation."""
-    return output(typing.get_type_hints(table)[key])
+    return output(_hints(table)[key])
+
+
+@cache
+def _hints(table: type[Row]) -> dict[str, Any]:
+    """A table's annotations as types: each is compiled from its text, for all columns at once."""
+    return typing.get_type_hints(table)
 
 
 def output(kind: Any) -> Any:

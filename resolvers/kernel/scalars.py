@@ -9,9 +9,9 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import textwrap
+import sys
 from datetime import UTC, datetime
-from enum import Enum, EnumMeta
+from enum import Enum
 from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any, NewType
@@ -153,7 +153,7 @@ def enum(kind: type[Enum]) -> Any:
     """A domain enum as a GraphQL enum: called like it (or by its ``__graphql_name__``), described by its docstring and
     the strings beneath its members. It says that it is open: a later version may know more words.
     """
-    told = _member_docs(kind)
+    told = _docs(kind.__module__)[kind.__name__]
     missing = [member.name for member in kind if member.name not in told]
     if missing or not kind.__doc__:
         raise TypeError(f"{kind.__qualname__}: describe {missing or 'the enum'} by a string beneath")
@@ -164,11 +164,19 @@ def enum(kind: type[Enum]) -> Any:
     return found
 
 
-def _member_docs(kind: EnumMeta) -> dict[str, str]:
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+@cache
+def _docs(module: str) -> dict[str, dict[str, str]]:
+    """The strings beneath the members of each class of a module. All at once: ``inspect.getsource`` of a class would
+    parse its whole module again.
+    """
+    source = ast.parse(inspect.getsource(sys.modules[module]))
+    return {each.name: _member_docs(each) for each in source.body if isinstance(each, ast.ClassDef)}
+
+
+def _member_docs(body: ast.ClassDef) -> dict[str, str]:
     told: dict[str, str] = {}
     name: str | None = None
-    for node in body.body:  # type: ignore[attr-defined]  # the source of a class is a ClassDef
+    for node in body.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name is not None:
