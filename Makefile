@@ -4,7 +4,7 @@
 setup := gateway/setup
 bin := .venv/bin
 
-.PHONY: help run demo test clients lint bench guest lock doctor setup schema clean
+.PHONY: help run demo test clients convert lint bench guest lock doctor setup schema clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -21,6 +21,9 @@ test: ## Run all tests with everything real that they need (PYTEST_ARGS=...)
 
 clients: ## Run the clients alone that others generate: TypeScript, Relay, Python (CONNECTS=10000, PYTEST_ARGS=...)
 	@exec $(setup)/clients.sh $(PYTEST_ARGS)
+
+convert: ## Have virt-v2v convert a real Debian on its way from VMware to KVM, a quarter of an hour (PYTEST_ARGS=...)
+	@exec $(setup)/convert.sh $(PYTEST_ARGS)
 
 lint: ## Run the static checks: ruff, mypy, import-linter, shellcheck
 	@exec $(setup)/lint.sh

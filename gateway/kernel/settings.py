@@ -95,6 +95,10 @@ class Settings(BaseSettings):
         default=86_400, ge=0, le=31_536_000,
         description="Seconds a server's new size waits for serverResizeConfirm before it stays by itself; 0: for ever.",
     )  # fmt: skip
+    conversion_timeout_s: int = Field(
+        default=86_400, ge=60, le=2_592_000,
+        description="Seconds virt-v2v may take for a guest, where a move asks for it; then the move is taken back.",
+    )  # fmt: skip
     sample_every_s: float = Field(default=30.0, ge=1, le=3600, description="Seconds between samples of each host.")
 
     @field_validator("drivers", "cors_origins", "allowed_import_networks", "allowed_webhook_networks", mode="before")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the system packages of the named groups, only those that are missing: packages.sh run|guest|test|lint ...
+# Install the system packages of the named groups, only those that are missing: packages.sh run|guest|test|convert|lint ...
 # With nothing to do it makes one dpkg query and ends. Where it may not or cannot install, it says what is missing and
 # ends well for `run`, `guest` and `lint` (the cloud then works on the sim driver), badly for `test`.
 # Services of test packages (PostgreSQL, RabbitMQ, Redis) are kept from starting: tests start their own.
@@ -19,6 +19,8 @@ packages_of() {
     echo postgresql rabbitmq-server redis-server chromium:chromium iproute2 nftables ovmf util-linux \
       golang-go golang-github-vmware-govmomi-dev node:nodejs npm:npm
     ;;
+  # The appliance of virt-v2v starts a kernel of this machine's packages.
+  convert) echo virt-v2v nbdkit libguestfs-tools debootstrap e2fsprogs fdisk linux-image-cloud-amd64 ;;
   lint) echo shellcheck:shellcheck ;;
   *) fail "no such group of packages: $1" ;;
   esac

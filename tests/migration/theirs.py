@@ -28,7 +28,7 @@ class Theirs:
 
 @contextmanager
 def machine(
-    sim: EsxSim, sizes_mib: Sequence[int] = (1, 1), *, name: str = "theirs", on: str | None = None
+    sim: EsxSim, sizes_mib: Sequence[int] = (1, 1), *, name: str = "theirs", on: str | None = None, ram_mib: int = 128
 ) -> Iterator[Theirs]:  # fmt: skip
     """A machine that is off, with disks of these sizes on a paravirtual controller and one vmxnet3 interface; on the
     only host, or the one of that name.
@@ -57,7 +57,7 @@ def machine(
     )
     devices.append(vim.vm.device.VirtualDeviceSpec(operation="add", device=nic))
     config = vim.vm.ConfigSpec(
-        name=name, guestId="debian10_64Guest", numCPUs=1, memoryMB=128, deviceChange=devices,
+        name=name, guestId="debian10_64Guest", numCPUs=1, memoryMB=ram_mib, deviceChange=devices,
         files=vim.vm.FileInfo(vmPathName=f"[{store}] {name}/{name}.vmx"),
     )  # fmt: skip
     vm = finished(datacenter.vmFolder.CreateVM_Task(config=config, pool=compute.resourcePool, host=host))

@@ -92,11 +92,11 @@ def converted(run: Run, file: DiskFile, wanted: DiskFormat, target: Path) -> Dis
 
 
 class Teller:
-    """Tells about once a second how far a transfer is, and stops it when the job is to stop."""
+    """Tells about once a second how far a transfer is, and stops it when the job is to stop. ``what`` may change."""
 
     def __init__(self, run: Run, what: str) -> None:
         self._run = run
-        self._what = what
+        self.what = what
         self._next = time.monotonic() + TELL_EVERY_S
         with run.read() as session:
             self._attempt = session.get_one(Job, run.job_id).attempt
@@ -107,7 +107,7 @@ class Teller:
             return
         self._next = time.monotonic() + TELL_EVERY_S
         share = f" ({100 * done // total} %)" if total else ""
-        self._run.db.run(lambda session: self._tell(session, f"{self._what}{share}."))
+        self._run.db.run(lambda session: self._tell(session, f"{self.what}{share}."))
 
     def _tell(self, session: Any, message: str) -> None:
         job = jobs.held(session, self._run.job_id, self._attempt)

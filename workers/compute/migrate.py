@@ -238,10 +238,11 @@ def _copy(run: Run) -> None:
                     run.db.run(lambda session, one=one: _record(session, migration.id, [one]))  # type: ignore[misc]  # mypy cannot infer a defaulted lambda
         finally:
             shutil.rmtree(way.folder, ignore_errors=True)
-    same = f" Unchanged since their snapshot: {unchanged}." if migration.copy_while is CopyWhile.RUNNING else ""
-    run.say(f"Disks carried over: {len(disks)}, each with the checksum that it left with.{same}")
     if migration.conversion is GuestConversion.VIRT_V2V:
         run.say(f"Disks carried over: {len(disks)}, changed by virt-v2v.")
+        return
+    same = f" Unchanged since their snapshot: {unchanged}." if migration.copy_while is CopyWhile.RUNNING else ""
+    run.say(f"Disks carried over: {len(disks)}, each with the checksum that it left with.{same}")
 
 
 def _record(session: Session, migration_id: int, disks: list[dict[str, Any]]) -> None:

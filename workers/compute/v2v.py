@@ -8,6 +8,7 @@ machine in libvirt's XML with the disks as files beside it, and writes one qcow2
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any
 from uuid import UUID
 from xml.sax.saxutils import quoteattr
 
-from drivers.api import DiskFile, DiskFormat, Refused, Transient
+from drivers.api import DiskFile, DiskFormat, Refused
 from gateway.compute.machine_model import Firmware
 from gateway.compute.migration import VIRT_V2V
 from gateway.compute.server import Server
@@ -34,9 +35,12 @@ PROGRAM = "virt-v2v"
 READER = "nbdkit"
 """virt-v2v reads the disks of a described machine through it, and refuses to begin without."""
 NAME = "guest"
-MOST_S = 4 * 3600.0
 LOOK_S = 0.5
 WORDS = 300
+HANDED_ON = ("PATH", "HOME", "LIBGUESTFS_", "SUPERMIN_", "VIRTIO_WIN", "VIRT_TOOLS_DATA_DIR")
+"""What of the worker's environment concerns it. The rest, with the database's password in it, stays here."""
+_STAGE = re.compile(rb"^\[ *[0-9.]+\] ([ !-9;-~]{1,120})(?::.*)?\n", re.MULTILINE)
+_FAULT = re.compile(r"virt-v2v: error: (.+?)(?:\n\s*If reporting bugs,.*)?$", re.DOTALL)
 
 
 def found() -> str | None:
@@ -107,18 +111,18 @@ def describe(server: Server, files: Sequence[DiskFile]) -> str:
 def _run(command: Sequence[str], way: Way) -> None:
     told = Teller(way.run, "virt-v2v is at work")
     words = way.folder / "words"
+    most_s = way.run.settings.conversion_timeout_s
     with words.open("wb") as out:
-        # Straight to QEMU: the appliance is no machine of a libvirt that this worker may or may not reach.
-        environment = {"LIBGUESTFS_BACKEND": "direct", **os.environ, "TMPDIR": str(way.folder)}
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment,
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment(way.folder),
             start_new_session=True,
         )  # fmt: skip
         try:
-            ends = time.monotonic() + MOST_S
+            ends = time.monotonic() + most_s
             while process.poll() is None:
                 if time.monotonic() > ends:
-                    raise Transient("virt-v2v did not end in time")
+                    raise Refused(f"virt-v2v did not end within {most_s} s (CONVERSION_TIMEOUT_S)")
+                told.what = f"virt-v2v is at work{stage(words.read_bytes())}"
                 told(0, None)
                 time.sleep(LOOK_S)
         finally:
@@ -126,8 +130,27 @@ def _run(command: Sequence[str], way: Way) -> None:
                 os.killpg(process.pid, signal.SIGKILL)  # with the appliance and the readers that it started
             process.wait()
     if process.returncode:
-        last = words.read_text(errors="replace").strip()[-WORDS:]
-        raise Refused(f"virt-v2v could not convert the guest: {last}")
+        said = words.read_text(errors="replace").replace(f"{way.folder}/", "")
+        raise Refused(f"virt-v2v could not convert the guest: {fault(said)}")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What virt-v2v finds in its environment; whatever it writes beside the result, it writes into ``folder``."""
+    mine = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
+    # Straight to QEMU: the appliance is no machine of a libvirt that this worker may or may not reach.
+    return {"LIBGUESTFS_BACKEND": "direct", **mine, "LC_ALL": "C.UTF-8", "TMPDIR": str(folder)}
+
+
+def stage(words: bytes) -> str:
+    """The newest of the stages that it told, without its paths; nothing before the first."""
+    told = _STAGE.findall(words)
+    return f": {told[-1].decode()}" if told else ""
+
+
+def fault(words: str) -> str:
+    """What it complained of, without how to report bugs of virt-v2v; the end of its words when it did not say."""
+    found = _FAULT.search(words.strip())
+    return found.group(1).strip()[:WORDS] if found else words.strip()[-WORDS:]
 
 
 def _made(path: Path) -> DiskFile:
