@@ -43,12 +43,14 @@ def program(name: str) -> Finding:
 
 
 def conversion() -> Finding:
-    """virt-v2v, which only moves that ask for it need, and which needs nbdkit."""
-    absent = [name for name in ("virt-v2v", "nbdkit") if located(name) is None]
+    """virt-v2v, which only moves that ask for it need, with the programs that Debian does not install with it."""
+    packages = {"virt-v2v": "virt-v2v", "nbdkit": "nbdkit", "nbdcopy": "libnbd-bin", "qemu-nbd": "qemu-utils"}
+    absent = [name for name in packages if located(name) is None]
     if "virt-v2v" in absent:
         return ok("virt-v2v", "not installed; moves that ask for a conversion of the guest are refused")
     if absent:
-        return broken("virt-v2v", "it needs nbdkit, which is not installed", "apt-get install nbdkit")
+        remedy = " ".join(("apt-get install", *(packages[name] for name in absent)))
+        return broken("virt-v2v", f"it needs what is not installed: {', '.join(absent)}", remedy)
     ran = run(["virt-v2v", "--version"])
     if ran.code != 0:
         why = "did not answer" if ran.hung else ran.first_line

@@ -20,7 +20,7 @@ packages_of() {
       golang-go golang-github-vmware-govmomi-dev node:nodejs npm:npm
     ;;
   # The appliance of virt-v2v starts a kernel of this machine's packages.
-  convert) echo virt-v2v nbdkit libguestfs-tools debootstrap e2fsprogs fdisk linux-image-cloud-amd64 ;;
+  convert) echo virt-v2v nbdkit libnbd-bin qemu-utils debootstrap e2fsprogs fdisk linux-image-cloud-amd64 ;;
   lint) echo shellcheck:shellcheck ;;
   *) fail "no such group of packages: $1" ;;
   esac

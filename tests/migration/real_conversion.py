@@ -46,6 +46,7 @@ def test_a_converted_guest_boots_on_virtio(
         monkeypatch.setenv("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg")  # a /dev/kvm that is there may not work
     assert v2v.require()
     way = Way(world, esxi, kvm)
+    world.admin.do("flavorCreate", "flavor { id }", name="theirs", vcpus=1, ramMib=512, diskGib=2)
     with machine(esxi, (-(-disk.stat().st_size // MIB),), name="accounts", ram_mib=512) as theirs:
         command = ["cp", "--sparse=always", str(disk), str(theirs.flats[0])]
         subprocess.run(command, check=True, capture_output=True, timeout=120)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.kernel import errors
 from tests.migration.scene import MAC, Moving
 from tests.world import World
 from workers.compute import v2v
@@ -48,10 +49,15 @@ def moving(world: World) -> Moving:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a test puts its virt-v2v."""
-    (tmp_path / "nbdkit").write_text("#!/bin/sh\n")
-    (tmp_path / "nbdkit").chmod(0o755)
+    _programs(tmp_path, *v2v.NEEDED)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     return tmp_path / "virt-v2v"
+
+
+def _programs(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
 
 
 def moved(moving: Moving, program: Path, text: str) -> str:
@@ -91,6 +97,19 @@ def test_one_that_takes_too_long_is_ended_with_all_it_started(moving: Moving, pl
     child = (moving.world.settings.state_dir / "left").read_text().strip()
     status = Path("/proc") / child / "status"
     assert not status.exists() or "State:\tZ" in status.read_text()  # a zombie waits for whoever reaps orphans here
+
+
+@pytest.mark.parametrize("missing", ["virt-v2v", "nbdkit", "nbdcopy", "qemu-nbd"])
+def test_a_worker_without_one_of_the_programs_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    _programs(tmp_path, *(name for name in v2v.NEEDED if name != missing))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert v2v.found() is None
+    with pytest.raises(errors.Unsupported, match=f"This worker has no {missing}: install it there"):
+        v2v.require()
+    _programs(tmp_path, missing)
+    assert v2v.require() == str(tmp_path / "virt-v2v")
 
 
 def test_the_stage_that_it_is_at_is_told() -> None:

@@ -299,7 +299,7 @@ def test_virt_v2v_is_used_where_it_is_asked_for(
     assert moving.scene.alice.refused("serverMigrate", **without) == [("UNSUPPORTED", ["conversion"])]
     plan = moving.scene.alice.ok(PLAN, input=without)["serverMigratePlan"]
     assert (plan["possible"], plan["userErrors"]) == (False, [{"code": "UNSUPPORTED", "path": ["conversion"]}])
-    for name, text in (("virt-v2v", V2V), ("nbdkit", "#!/bin/sh\n")):
+    for name, text in (("virt-v2v", V2V), ("nbdkit", "#!/bin/sh\n"), ("nbdcopy", "#!/bin/sh\n")):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{path}")

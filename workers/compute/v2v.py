@@ -32,8 +32,10 @@ from workers.compute.carry import Way
 from workers.compute.disks import Teller
 
 PROGRAM = "virt-v2v"
-READER = "nbdkit"
-"""virt-v2v reads the disks of a described machine through it, and refuses to begin without."""
+NEEDED = (PROGRAM, "nbdkit", "nbdcopy", "qemu-nbd")
+"""It reads disks through nbdkit or qemu-nbd, and writes them by nbdcopy. Debian's package asks for none of the three,
+and without nbdcopy a conversion fails at its very end.
+"""
 NAME = "guest"
 LOOK_S = 0.5
 WORDS = 300
@@ -45,7 +47,12 @@ _FAULT = re.compile(r"virt-v2v: error: (.+?)(?:\n\s*If reporting bugs,.*)?$", re
 
 def found() -> str | None:
     """The program's path, None when this worker lacks it or what it needs."""
-    return shutil.which(PROGRAM) if shutil.which(READER) is not None else None
+    return None if absent() else shutil.which(PROGRAM)
+
+
+def absent() -> list[str]:
+    """The programs that this worker lacks for it."""
+    return [name for name in NEEDED if shutil.which(name) is None]
 
 
 def require() -> str:
@@ -53,7 +60,7 @@ def require() -> str:
     there = found()
     if there is None:
         raise errors.Unsupported(
-            "This worker has no virt-v2v (with nbdkit): install it there, or move the server without a conversion.",
+            f"This worker has no {', '.join(absent())}: install it there, or move the server without a conversion.",
             capability=VIRT_V2V, hypervisor=None,
         )  # fmt: skip
     return there
