@@ -13,6 +13,7 @@ from rich.console import Console
 
 from gateway.doctor import Finding, Report, Status, examine, show
 from gateway.doctor.host import address, clock, disk, driver, ram
+from gateway.doctor.hypervisor import conversion
 from gateway.doctor.services import broker, database
 from tests.servers.daemon import free_port
 from tests.servers.postgres import PostgresServer
@@ -111,3 +112,17 @@ def test_a_full_or_forbidden_disk_and_a_wrong_clock(tmp_path: Path, monkeypatch:
 def test_a_driver_speaks_for_itself() -> None:
     assert driver("SIM", None).status is Status.OK
     assert driver("KVM", "no libvirt").detail == "no libvirt"
+
+
+def test_virt_v2v_needs_what_debian_does_not_install_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.doctor.program.SEARCH_PATH", str(tmp_path))
+    assert (conversion().status, "not installed" in conversion().detail) == (Status.OK, True)
+    for name in ("virt-v2v", "nbdkit"):
+        (tmp_path / name).write_text("#!/bin/sh\necho virt-v2v 2.2.0\n")
+        (tmp_path / name).chmod(0o755)
+    found = conversion()
+    assert (found.status, found.detail) == (Status.BROKEN, "it needs what is not installed: nbdcopy, qemu-nbd")
+    assert found.remedy == "apt-get install libnbd-bin qemu-utils"
+    for name in ("nbdcopy", "qemu-nbd"):
+        (tmp_path / name).symlink_to(tmp_path / "nbdkit")
+    assert (conversion().status, conversion().detail) == (Status.OK, "2.2.0")
