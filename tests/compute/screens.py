@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from websockets.exceptions import ConnectionClosedError
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -102,9 +102,9 @@ class Screen:
 
     def end(self) -> tuple[int, str]:
         """How the gateway closed it, after whatever else came."""
-        with suppress(ConnectionClosedError):  # it says so of every code but 1000 and 1001
-            for _ in self.wire:
-                pass
+        with suppress(ConnectionClosed):
+            while True:
+                self.wire.recv(SECONDS)
         assert self.wire.close_code is not None
         return self.wire.close_code, self.wire.close_reason or ""
 

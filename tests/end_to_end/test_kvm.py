@@ -157,14 +157,14 @@ def _seen(at: Site, guest: Guest) -> Screen:
     for client in (at.client, gone := at.cloud.gateways[0].client()):
         made = client.do("serverConsoleCreate", "websocketUrl protocol", id=guest.id)
         assert made["protocol"] == "VNC"
-        screens.append(dial(made["websocketUrl"]))
-        assert dial(made["websocketUrl"]).end()[0] == 4404
-    for screen in screens:
+        screen = dial(made["websocketUrl"])
         width, height, title = screen.greet()
         assert (width, height, title) == (720, 400, f"QEMU ({guest.domain})")
         screen.wire.send(struct.pack(">BxHi", 2, 1, 0))  # raw pixels, please
         screen.ask((0, 0, width, height))
         assert len(set(screen.update())) > 1, "something stands there"
+        assert dial(made["websocketUrl"]).end()[0] == 4404
+        screens.append(screen)
     screens[0].key(*CTRL_ALT_DEL)
     assert "boots=4 " in guest.says("READY", 4)
     gone.do("sessionRevoke", "sessions { id }")

@@ -23,6 +23,7 @@ from gateway.kernel.errors import Invalid
 from resolvers.kernel import feed as feeds
 from resolvers.kernel.feed import Feed
 from tests.jobs.queue import BACKENDS, KIND, opened
+from tests.jobs.told import all_told
 
 BREAKS = 1_000
 
@@ -92,6 +93,7 @@ def test_a_slow_transaction_is_not_overtaken(db: Database) -> None:
         each.start()
     for each in writers:
         each.join(timeout=60)
+    all_told(db)
     done.set()
     reader.join(timeout=60)
     assert not reader.is_alive()

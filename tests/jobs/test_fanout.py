@@ -29,6 +29,7 @@ from resolvers.transport.caller import Transport
 from resolvers.transport.execution import Engine
 from resolvers.transport.requests import GraphQLRequest
 from tests.compute.scene import Scene
+from tests.jobs.told import all_told
 from tests.statements import counted
 from tests.world import Client, World
 
@@ -153,11 +154,17 @@ def prepared(scene: Scene) -> tuple[Client, Client, str]:
     """Somebody with a server that has their own keypair, a colleague who may not see that, and the server."""
     colleague = scene.world.member(scene.tenant_row)
     key = scene.alice.do("keypairCreate", "keypair { id }", name="own")["keypair"]["id"]
-    return scene.alice, colleague, scene.server(keypairId=key)
+    server = scene.server(keypairId=key)
+    all_told(scene.world.db)
+    return scene.alice, colleague, server
 
 
 def change(scene: Scene, server: str, text: str) -> Callable[[], object]:
-    return lambda: scene.alice.do("serverUpdate", "server { id }", id=server, description=text)
+    def done() -> None:
+        scene.alice.do("serverUpdate", "server { id }", id=server, description=text)
+        all_told(scene.world.db)
+
+    return done
 
 
 async def together(ears: list[Ear], change: Callable[[str], Callable[[], object]]) -> None:
@@ -219,6 +226,7 @@ def test_all_who_follow_one_object_meet_wherever_they_began(scene: Scene) -> Non
             old = newest()
             await asyncio.to_thread(change(scene, server, "this, too"))
             await asyncio.to_thread(lambda: alice.do("networkCreate", "network { id }", name="not followed"))
+            await asyncio.to_thread(all_told, scene.world.db)
             ears = [await opened(alice, asked, id=server, **{"from": each}) for each in (newest(), None, old)]
             assert (await ears[2].next())["data"]["events"]["kind"] == "server.changed"
             async with asyncio.timeout(30):

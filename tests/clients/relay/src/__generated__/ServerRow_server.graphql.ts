@@ -1,5 +1,5 @@
 /**
- * @generated SignedSource<<7beaf784ac51225658b3ddd2b254c9a1>>
+ * @generated SignedSource<<e272117cf63c40a85947270580ff68c2>>
  * @lightSyntaxTransform
  */
 
@@ -8,7 +8,7 @@
 // @ts-nocheck
 
 import type { ReaderFragment } from 'relay-runtime';
-export type ServerStatus = "ACTIVE" | "BUILDING" | "CRASHED" | "DELETING" | "ERROR" | "PAUSED" | "STOPPED" | "SUSPENDED" | "UNKNOWN" | "%future added value";
+export type ServerStatus = "ACTIVE" | "BUILDING" | "CRASHED" | "DELETING" | "ERROR" | "PAUSED" | "STOPPED" | "SUSPENDED" | "UNKNOWN" | "VERIFY_RESIZE" | "%future added value";
 import type { FragmentRefs } from "relay-runtime";
 export type ServerRow_server$data = {
   readonly activeJob: {

@@ -1,5 +1,5 @@
 /**
- * @generated SignedSource<<3129d7aa694e0844e4418afbb087132a>>
+ * @generated SignedSource<<35e14247838fc255687ed8f265647267>>
  * @lightSyntaxTransform
  */
 
@@ -9,7 +9,7 @@
 
 import type { ConcreteRequest } from 'relay-runtime';
 import type { FragmentRefs } from "relay-runtime";
-export type ServerStatus = "ACTIVE" | "BUILDING" | "CRASHED" | "DELETING" | "ERROR" | "PAUSED" | "STOPPED" | "SUSPENDED" | "UNKNOWN" | "%future added value";
+export type ServerStatus = "ACTIVE" | "BUILDING" | "CRASHED" | "DELETING" | "ERROR" | "PAUSED" | "STOPPED" | "SUSPENDED" | "UNKNOWN" | "VERIFY_RESIZE" | "%future added value";
 export type ServerFilter = {
   name?: string | null | undefined;
   nameContains?: string | null | undefined;

@@ -1,5 +1,5 @@
 /**
- * @generated SignedSource<<9ab2efa476e7342e1d28668e8b8a93bd>>
+ * @generated SignedSource<<fc8f9a76a47c95c256ae19c278b950ca>>
  * @lightSyntaxTransform
  */
 
@@ -9,7 +9,7 @@
 
 import type { ConcreteRequest } from 'relay-runtime';
 import type { FragmentRefs } from "relay-runtime";
-export type ServerStatus = "ACTIVE" | "BUILDING" | "CRASHED" | "DELETING" | "ERROR" | "PAUSED" | "STOPPED" | "SUSPENDED" | "UNKNOWN" | "%future added value";
+export type ServerStatus = "ACTIVE" | "BUILDING" | "CRASHED" | "DELETING" | "ERROR" | "PAUSED" | "STOPPED" | "SUSPENDED" | "UNKNOWN" | "VERIFY_RESIZE" | "%future added value";
 export type ServerFilter = {
   name?: string | null | undefined;
   nameContains?: string | null | undefined;
