@@ -46,6 +46,7 @@ MIB = 1024 * 1024
 AGENT = r"""
 cat >/run/agent <<'END'
 exec 3<>$(ls /dev/vport*)
+touch /run/listening
 while read -r line <&3; do
   id=${line##*\"id\":}
   case $line in
@@ -58,8 +59,11 @@ while read -r line <&3; do
 done
 END
 setsid sh /run/agent </dev/null >/dev/null 2>&1 &
+until [ -e /run/listening ]; do sleep 1; done
 """
-"""Answers on QEMU's channel as its guest agent would: the guest has no room for the real one."""
+"""Answers on QEMU's channel as its guest agent would: the guest has no room for the real one. The shell that starts it
+waits for it, since what has no session of its own yet goes with the shell.
+"""
 
 
 @dataclass

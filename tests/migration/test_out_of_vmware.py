@@ -35,6 +35,7 @@ REF = "query($host: ID!) { foreignMachines(hostId: $host) { nodes { ref name pow
 AGENT = r"""
 cat > /tmp/agent <<'END'
 exec 3<>$(ls /dev/vport*)
+touch /tmp/listening
 while read -r line <&3; do
   id=${line##*\"id\":}
   case $line in
@@ -45,6 +46,7 @@ while read -r line <&3; do
 done
 END
 setsid sh /tmp/agent </dev/null >/dev/null 2>&1 &
+until [ -e /tmp/listening ]; do sleep 1; done
 """
 """Answers on QEMU's channel as its guest agent would, as far as libvirt asks: there is no room for the real one."""
 CONSOLE = "query($id: ID!) { server(id: $id) { consoleLog } }"
