@@ -12,6 +12,7 @@ import structlog
 from gateway import migrations
 from gateway.kernel.db import Database
 from tests.servers.postgres import PostgresServer
+from tests.servers.stock import Stock
 from tests.world import World
 
 pytest_plugins = ["tests.servers.fixtures"]
@@ -59,11 +60,22 @@ def database_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -
     """An empty database of that kind, at the newest revision where that is quicker than making it so."""
     if backend == "sqlite":
         yield f"sqlite:///{tmp_path / 'world.db'}"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    url = server.create_database(template=server.template("newest_revision", _migrate))
+    else:
+        yield request.getfixturevalue("migrated_url")
+
+
+@pytest.fixture(scope="session")
+def postgres_stock(postgres_server: PostgresServer) -> Stock:
+    """This process's PostgreSQL databases at the newest revision."""
+    return Stock(postgres_server, "newest_revision", _migrate)
+
+
+@pytest.fixture
+def migrated_url(postgres_stock: Stock) -> Iterator[str]:
+    """The address of a PostgreSQL database at the newest revision without a row."""
+    url = postgres_stock.take()
     yield url
-    server.drop_database(url)
+    postgres_stock.give_back(url)
 
 
 def _migrate(url: str) -> None:

@@ -107,7 +107,7 @@ def place(world: World) -> Callable[..., str]:
 def both(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """The equipped world on each database: for what must be exact when many act at once."""
     postgres = request.param == "postgresql"
-    url = request.getfixturevalue("postgres_url") if postgres else f"sqlite:///{tmp_path / 'both.db'}"
+    url = request.getfixturevalue("migrated_url") if postgres else f"sqlite:///{tmp_path / 'both.db'}"
     made = World.open(url, tmp_path)
     equip(made)
     yield made

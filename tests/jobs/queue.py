@@ -62,7 +62,7 @@ saga.SAGAS.setdefault(KIND, saga.Saga(KIND, (Step("note", _note, kept="it only n
 def opened(request: pytest.FixtureRequest, backend: str, folder: Path) -> Iterator[Database]:
     """An empty database of that kind, and empty notes."""
     noun.load_all()
-    url = request.getfixturevalue("postgres_url") if backend == "postgresql" else f"sqlite:///{folder / 'jobs.db'}"
+    url = request.getfixturevalue("migrated_url") if backend == "postgresql" else f"sqlite:///{folder / 'jobs.db'}"
     db = Database(url)
     SQLModel.metadata.create_all(db.engine)
     NOTES.order.clear()

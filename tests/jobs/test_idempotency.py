@@ -23,7 +23,7 @@ EACH = 10
 def test_two_hundred_keys_sent_ten_times_each_make_two_hundred_objects(
     request: pytest.FixtureRequest, tmp_path: Path, database: str
 ) -> None:
-    url = request.getfixturevalue("postgres_url") if database == "postgresql" else f"sqlite:///{tmp_path / 'world.db'}"
+    url = request.getfixturevalue("migrated_url") if database == "postgresql" else f"sqlite:///{tmp_path / 'world.db'}"
     world = World.open(url, tmp_path)
     try:
         tenant = world.tenant()

@@ -21,7 +21,7 @@ from tests.world import World
 @pytest.fixture(params=["sqlite", "postgresql"])
 def busy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A world on each database, whatever the run's own is."""
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else f"sqlite:///{tmp_path / 'b.db'}"
+    url = request.getfixturevalue("migrated_url") if request.param == "postgresql" else f"sqlite:///{tmp_path / 'b.db'}"
     made = World.open(url, tmp_path)
     yield made
     made.close()

@@ -191,9 +191,9 @@ def test_who_was_to_take_a_network_away_and_is_over_holds_nobody_up(world: World
     assert len(centre.snapshot_of_world().ports) == 1
 
 
-def test_settling_and_leaving_are_compare_and_set(postgres_url: str, tmp_path: Path) -> None:
+def test_settling_and_leaving_are_compare_and_set(migrated_url: str, tmp_path: Path) -> None:
     """A port settles between the look and the write of who would take the network away: the look is repeated."""
-    world = World.open(postgres_url, tmp_path)
+    world = World.open(migrated_url, tmp_path)
     alice = world.member(world.tenant())
     host_id = world.host_row(world.host().name).id
     net = cloud.network(alice, "10.0.0.0/24")
