@@ -40,6 +40,7 @@ def serve() -> None:
     from gateway import banner
     from gateway.app import Cloud, configure_logs
     from resolvers.transport.packets import WholeResponses
+    from resolvers.transport.prompt import PromptSockets
 
     settings = _settings()
     configure_logs(settings)
@@ -50,6 +51,7 @@ def serve() -> None:
         port=settings.port,
         log_config=None,
         http=WholeResponses,
+        ws=PromptSockets,
         access_log=False,
         ws_max_size=1 << 20,
         ws_ping_interval=None,  # the protocol on top of it has pings of its own

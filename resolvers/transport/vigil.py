@@ -8,6 +8,7 @@ that much after it ended. A socket has no task of its own for any of this.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -95,7 +96,9 @@ class Bells:
 
 @contextmanager
 def pulse(seconds: float, beat: Callable[[], None]) -> Iterator[None]:
-    """Calls ``beat`` now and every so many seconds while the block runs, by a timer and no task."""
+    """Calls ``beat`` every so many seconds while the block runs, by a timer and no task; for the first time after some
+    part of them, so that the thousands who came together are not all called together ever after.
+    """
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle
 
@@ -104,7 +107,7 @@ def pulse(seconds: float, beat: Callable[[], None]) -> Iterator[None]:
         timer = loop.call_later(seconds, turn)
         beat()
 
-    turn()
+    timer = loop.call_later(seconds * random.random(), turn)  # noqa: S311 - spreads load, keeps no secret
     try:
         yield
     finally:

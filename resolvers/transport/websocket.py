@@ -13,7 +13,7 @@ import asyncio
 import json
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from resolvers.transport.answers import presented
+from resolvers.transport.audience import Offer
 from resolvers.transport.caller import (
     Authenticate,
     Caller,
@@ -33,11 +34,14 @@ from resolvers.transport.caller import (
 from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
 from resolvers.transport.execution import Engine
 from resolvers.transport.lives import Tally, at_once, ended
+from resolvers.transport.prompt import PROMPT, Frames, Prompt, frame_of
 from resolvers.transport.requests import decoded, request_of
 from resolvers.transport.vigil import Bells, Vigil, pulse
 
 SUBPROTOCOL: Final = "graphql-transport-ws"
 _REASON_BYTES: Final = 120
+_FAREWELL_SECONDS: Final = 5.0
+_PING: Final = frame_of(b'{"type":"ping"}')
 _ID_CHARS: Final = 128
 _CLOSE_CODES: Final = {
     ErrorCode.UNAUTHENTICATED: 4401,
@@ -138,6 +142,7 @@ class Shared:
 
     tokens: Vigil
     stopping: Bells
+    frames: Frames = field(default_factory=Frames)
 
 
 class Socket:
@@ -146,6 +151,7 @@ class Socket:
     def __init__(self, websocket: WebSocket, send: Send, engine: Engine, shared: Shared) -> None:
         self._websocket = websocket
         self._sent = send
+        self._prompt: Prompt | None = (websocket.scope.get("extensions") or {}).get(PROMPT, {}).get("send")
         self._engine = engine
         self._settings = engine.settings
         self._shared = shared
@@ -239,14 +245,9 @@ class Socket:
 
     async def _told(self, operation_id: str, payload: object, identity: Identity, caller: Caller) -> None:
         prefix = '{"id":' + json.dumps(operation_id) + ',"type":"next","payload":'
-
-        def offer(body: bytes) -> bool:
-            text = prefix + body.decode("ascii") + "}"
-            return at_once(self._sent({"type": "websocket.send", "text": text}))
-
         try:
             ready = await self._engine.prepare(request_of(payload), identity, caller)
-            async with aclosing(self._engine.stream(ready, offer)) as answers:
+            async with aclosing(self._engine.stream(ready, self._offer(prefix))) as answers:
                 async for answer in answers:
                     await self._websocket.send_text(prefix + answer.encoded().decode("ascii") + "}")
             self._forget(operation_id)
@@ -258,6 +259,13 @@ class Socket:
             await self._refuse(operation_id, refusal(error, caller.request_id), caller)
         finally:
             self._forget(operation_id)
+
+    def _offer(self, prefix: str) -> Offer:
+        """Sends what is told to many."""
+        prompt, of, head = self._prompt, self._shared.frames.of, prefix.encode("ascii")
+        if prompt is not None:
+            return lambda body: prompt(of(head, body))
+        return lambda body: at_once(self._sent({"type": "websocket.send", "text": prefix + body.decode("ascii") + "}"}))
 
     def _forget(self, operation_id: str) -> None:
         """Frees the id before the last message is sent: the client may use it again at once."""
@@ -275,6 +283,9 @@ class Socket:
                 self._silent.set_result(None)
             return
         self._heard = False
+        if self._prompt is not None:
+            self._prompt(_PING)  # a client that reads so little that it cannot be asked gives no sign either
+            return
         task = asyncio.create_task(self._pinged())
         self._pings.add(task)
         task.add_done_callback(self._pings.discard)
@@ -310,8 +321,9 @@ class Socket:
 
 
 async def _close(websocket: WebSocket, closed: SocketClosed) -> None:
-    with suppress(WebSocketDisconnect, RuntimeError):  # the client may have closed in the same moment
-        await websocket.close(closed.code, closed.reason)
+    with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):  # the client may have closed in the same moment
+        async with asyncio.timeout(_FAREWELL_SECONDS):  # or it does not read
+            await websocket.close(closed.code, closed.reason)
 
 
 def _operation_id(message: Mapping[str, Any]) -> str:

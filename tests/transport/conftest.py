@@ -21,6 +21,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from resolvers.transport.app import TransportSettings, routes
+from resolvers.transport.packets import WholeResponses
+from resolvers.transport.prompt import PromptSockets
 from tests.transport.toy import Room, toy_schema
 from tests.transport.toy_identity import Desk, contexts
 
@@ -97,7 +99,14 @@ def _started(settings: TransportSettings, schema_options: dict[str, Any]) -> tup
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     port = int(listener.getsockname()[1])
     config = uvicorn.Config(
-        app, log_level="error", lifespan="off", timeout_graceful_shutdown=2, ws_max_size=settings.body_size_max_bytes
+        app,
+        http=WholeResponses,
+        ws=PromptSockets,
+        log_level="error",
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+        ws_max_size=settings.body_size_max_bytes,
+        ws_per_message_deflate=False,
     )
     running = uvicorn.Server(config)
     loops: list[asyncio.AbstractEventLoop] = []
