@@ -15,7 +15,7 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.stock import Stock
 from tests.world import World
 
-pytest_plugins = ["tests.servers.fixtures"]
+pytest_plugins = ["tests.servers.fixtures", "tests.schedule"]
 
 # The renderer it comes with draws each traceback with the values of all variables: as much work as a test.
 _plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)

@@ -14,6 +14,6 @@ if ! "$here/libvirt.sh"; then
   [ "${CI:-}" != true ] || fail "in CI the tests need a working libvirt"
   say "the tests that need libvirt will say so"
 fi
-# Three workers on two cores: much of the time is waiting for guests and servers. What belongs to one group would stay in
-# one worker (xdist_group), but xdist 3.8 marks names where pytest 9.2 does not look; no test may rely on it.
-exec "$project/.venv/bin/python" -m pytest -n "${PYTEST_WORKERS:-3}" --dist loadgroup --backend both "$@"
+# Three workers on two cores: much of the time is waiting for guests and servers. Which tests stay in one worker and
+# which begin first stands in tests/schedule.py.
+exec "$project/.venv/bin/python" -m pytest -n "${PYTEST_WORKERS:-3}" --dist loadscope --backend both "$@"

@@ -34,7 +34,7 @@ from tests.adversarial.corpus import (
 from tests.adversarial.live import INSIDE, JSON, post, sane
 from tests.end_to_end.processes import Gateway, asked, cloud, status
 
-pytestmark = [pytest.mark.xdist_group("adversarial-http"), pytest.mark.timeout(200)]
+pytestmark = pytest.mark.timeout(200)
 
 
 @pytest.fixture(scope="module")

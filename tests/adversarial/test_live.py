@@ -21,7 +21,7 @@ from tests.adversarial.live import post, sane
 from tests.end_to_end.processes import Gateway, asked, cloud, wait_for
 from tests.end_to_end.scene import Scene, small_disk
 
-pytestmark = [pytest.mark.xdist_group("adversarial-http"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 WORD = "a long pass phrase"
 
 

@@ -12,7 +12,6 @@ from tests.clients.pages import followed
 from tests.clients.setting_up import HERE, python_client, worked
 from tests.end_to_end.processes import Cloud
 
-pytestmark = pytest.mark.xdist_group("python-client")
 FOLDER = HERE / "python"
 
 

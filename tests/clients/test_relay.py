@@ -17,8 +17,6 @@ from tests.clients.setting_up import npm_client, worked
 from tests.end_to_end.processes import Cloud
 from tests.end_to_end.scene import Scene, small_disk
 
-pytestmark = pytest.mark.xdist_group("relay")
-
 
 @pytest.fixture(scope="module")
 def folder() -> Path:

@@ -25,7 +25,7 @@ from gateway.jobs.event import Cursor
 from tests.clients.setting_up import npm_client
 from tests.end_to_end.processes import Gateway, cloud, wait_for
 
-pytestmark = [pytest.mark.xdist_group("streams"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 TENANTS, CHANGES = 10, 50
 CUTS = {"websocket": 1_000, "sse": 1_000}
 CONNECTS = int(os.environ.get("STRATOGRAPH_TEST_CONNECTS", "250"))

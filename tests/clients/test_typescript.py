@@ -13,7 +13,6 @@ from tests.clients.pages import followed
 from tests.clients.setting_up import npm_client, worked
 from tests.end_to_end.processes import PASSWORD, Cloud, cloud
 
-pytestmark = pytest.mark.xdist_group("typescript")
 NODE_MODULES = Path("node_modules") / ".bin"
 MANIFEST = Path("src/gql/persisted-documents.json")
 

@@ -20,7 +20,7 @@ from tests.end_to_end.processes import PROGRAM, wait_for
 from tests.end_to_end.scene import NO_USE, Scene, use_of_hosts
 from tests.guest.image import guest_image
 
-pytestmark = [pytest.mark.xdist_group("end-to-end-kvm"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 CHANGES = "subscription($id: ID!) { serverChanged(id: $id) { status statusReason } }"
 USER_DATA = "#!/bin/sh\necho 'SG: HELLO from user data' >/dev/console\n"

@@ -22,7 +22,6 @@ from tests.servers.libvirt_host import LibvirtHost
 from tests.world import Client, World
 from workers.compute.live import Live
 
-pytestmark = pytest.mark.xdist_group("side-by-side")  # one libvirt host and one simulator for all of them
 KINDS = ("SIM", "KVM", "ESXI")
 SERVER = """query($id: ID!) { server(id: $id) { status allowedActions hypervisor vcpus ramMib diskGib
   ports { macAddress } addresses volumes { name status device sizeGib } } }"""

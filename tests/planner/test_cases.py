@@ -15,8 +15,6 @@ from gateway.identity.quota import Quota
 from gateway.kernel import ids, noun
 from tests.planner.two_ways import TwoWays
 
-pytestmark = pytest.mark.xdist_group("planner")
-
 
 def _server(ways: TwoWays, tenant: int = 1) -> str:
     """The id of a server of that tenant."""

@@ -18,7 +18,7 @@ from tests.planner.operations import Terrain, operations
 from tests.planner.terrain import terrain_of
 from tests.planner.two_ways import TwoWays
 
-pytestmark = [pytest.mark.xdist_group("planner"), pytest.mark.timeout(7200)]
+pytestmark = pytest.mark.timeout(7200)
 EXAMPLES = int(os.environ.get("STRATOGRAPH_TEST_EXAMPLES", "80"))
 MANY = 1000
 SOME_ROLES = 3

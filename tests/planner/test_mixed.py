@@ -13,8 +13,6 @@ from gateway.kernel import ids
 from resolvers.planner.planner import Planner
 from tests.planner.two_ways import TwoWays
 
-pytestmark = pytest.mark.xdist_group("planner")
-
 MIXED = [
     "{ servers { nodes { id name } } rateLimit { cost costLimit } }",
     "{ rateLimit { cost } a: servers(first: 2) { nodes { id } } b: cloud { version } c: servers { totalCount } }",

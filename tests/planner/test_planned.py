@@ -16,8 +16,6 @@ from resolvers.planner.selection import Reading, Unplanned
 from resolvers.schema import schema
 from tests.planner.two_ways import TwoWays
 
-pytestmark = pytest.mark.xdist_group("planner")
-
 FIELDS = {
     "Export.downloadUrl", "Image.downloadUrl", "Image.upload", "Job.target", "Server.consoleLog",
     "Server.metricsByHour", "Subnet.availableAddresses", "Subnet.usedAddresses", "Subnet.utilisation",

@@ -16,8 +16,6 @@ from gateway.reads.errors import NotRead
 from gateway.reads.reader import Reader, SqliteReader, reader
 from tests.planner.two_ways import TwoWays
 
-pytestmark = pytest.mark.xdist_group("planner")
-
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 DEADLINE_SECONDS = 20
 
