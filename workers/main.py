@@ -20,6 +20,7 @@ import workers
 from gateway.jobs import job as jobs
 from gateway.jobs import worker as living
 from gateway.kernel.db import Database
+from gateway.kernel.news import Teller
 from gateway.kernel.settings import Settings
 from workers import shares
 from workers.bell import Doorbell, declare, open_broker
@@ -46,6 +47,7 @@ class Plant:
     hosts: Hosts
     runner: Runner
     sweep: Sweep
+    teller: Teller
     worker: Worker | None
 
     @property
@@ -64,6 +66,7 @@ class Plant:
             shares.leave(self.sweep.context.db, self.sweep.context.worker)
         if self.worker is not None:
             self.worker.stop(timeout=int(seconds * 1000))
+        self.teller.stop()
         self.hosts.close()
 
 
@@ -73,6 +76,8 @@ def start(db: Database, settings: Settings, *, work: bool = True) -> Plant:
     broker = open_broker(settings.broker_url)
     bell = Doorbell(broker)
     db.provide("bell", bell)
+    teller = Teller(db)
+    teller.start()
     hosts = Hosts(settings.state_dir / "scratch")
     name = runner_name(os.getpid())
     disown_the_dead(db)
@@ -87,7 +92,7 @@ def start(db: Database, settings: Settings, *, work: bool = True) -> Plant:
         shares.show(sweep.context)
         sweep.start()
     log.info("workers are ready", threads=settings.worker_threads if work else 0, broker=_kind(settings))
-    return Plant(bell, hosts, runner, sweep, worker)
+    return Plant(bell, hosts, runner, sweep, teller, worker)
 
 
 def runner_name(pid: int) -> str:

@@ -3,15 +3,14 @@
 Every insert, update and delete of a registered noun writes one event in the same transaction (a hook on flush, so none
 can be forgotten; they are written together when the unit of work ends). A cursor is the pair (transaction, id):
 PostgreSQL hands out ids before commit, so a reader that went by id alone would miss a slower transaction's events; it
-therefore reads only below the oldest transaction still running. SQLite has one writer, and its transaction number is
-always 0.
+therefore reads only below the oldest transaction still running in this database (:class:`Horizon`). SQLite has one
+writer, and its transaction number is always 0.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -23,10 +22,10 @@ from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from gateway.kernel import clock, noun
+from gateway.kernel import clock, noun, saving
 from gateway.kernel.access import Subject, within
 from gateway.kernel.errors import Invalid
-from gateway.kernel.prepared import Prepared
+from gateway.kernel.prepared import Prepared, Rows
 from gateway.kernel.row import Json, Key, Row
 
 RETENTION = timedelta(days=7)
@@ -72,6 +71,30 @@ def _any_other(_element: CurrentTransaction, _compiler: object, **_options: obje
     return "0"
 
 
+class Horizon(FunctionElement[int]):
+    """The place in the log up to which it is complete: every transaction of this database that has a lower number has
+    ended, and this statement sees what it wrote. It is the lowest number among the transactions which the statement's
+    snapshot found running, those left out that are known to be in another database of the server: they write none of
+    our events. One that has ended since, or of which nothing can be learned, counts as ours.
+    """
+
+    inherit_cache = True
+
+
+@compiles(Horizon, "postgresql")
+def _horizon_of_postgresql(_element: Horizon, _compiler: object, **_options: object) -> str:
+    return (
+        "(SELECT coalesce(min(running::text::bigint), pg_snapshot_xmax(pg_current_snapshot())::text::bigint)"
+        " FROM pg_snapshot_xip(pg_current_snapshot()) AS running WHERE NOT EXISTS (SELECT 1 FROM pg_stat_activity"
+        " WHERE backend_xid = xid(running) AND datname <> current_database()))"
+    )
+
+
+@compiles(Horizon)
+def _horizon_of_any_other(_element: Horizon, _compiler: object, **_options: object) -> str:
+    return "1"
+
+
 class Event(SQLModel, table=True):
     """One change of one object. ``kind`` is ``<noun>.created|changed|deleted``."""
 
@@ -97,6 +120,20 @@ class Event(SQLModel, table=True):
         return Cursor(self.transaction, self.id)
 
 
+_ROWS = Rows(Event, lambda rows: rows)
+_BEHIND = sa.tuple_(col(Event.transaction), col(Event.id)) > sa.tuple_(
+    sa.bindparam("transaction", type_=sa.BigInteger), sa.bindparam("id", type_=sa.BigInteger)
+)
+_EVERY = (
+    sa.select(*_ROWS.columns, Horizon())
+    .where(_BEHIND)
+    .order_by(col(Event.transaction), col(Event.id))
+    .limit(sa.bindparam("most"))
+)
+_NEXT, _NEXT_OF_ONE = Prepared(_EVERY), Prepared(_EVERY.where(col(Event.object_uid) == sa.bindparam("object_uid")))
+"""What is behind a place, complete or not, with the horizon as the last column."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which events: of these nouns, of this object."""
@@ -119,23 +156,35 @@ def scope(subject: Subject) -> sa.ColumnElement[bool]:
     return within(col(Event.tenant_id), subject)
 
 
-def after(session: Session, cursor: Cursor, limit: int, object_uid: UUID | None = None) -> Sequence[Event]:
-    """The next events of the log (of one object) behind a cursor, oldest first, none that a slower transaction could
-    still precede.
-    """
-    statement = select(Event).where(sa.tuple_(col(Event.transaction), col(Event.id)) > sa.tuple_(*cursor))
-    if object_uid is not None:
-        statement = statement.where(col(Event.object_uid) == object_uid)
-    statement = settled(session, statement)
-    return session.exec(statement.order_by(col(Event.transaction), col(Event.id)).limit(limit)).all()
+class Page(NamedTuple):
+    """What comes next in the log, oldest first, and whether more is committed that waits for a slower transaction."""
+
+    events: list[Event]
+    waits: bool
+
+
+def after(session: Session, cursor: Cursor, limit: int, object_uid: UUID | None = None) -> Page:
+    """What comes next in the log (of one object) behind a cursor; nothing that a slower transaction could precede."""
+    found = (_NEXT if object_uid is None else _NEXT_OF_ONE).all(
+        session, transaction=cursor.transaction, id=cursor.id, object_uid=object_uid, most=limit
+    )
+    told: list[Event] = []
+    for *row, horizon in found:
+        event = _ROWS.object(session, row)
+        if event.transaction >= horizon:
+            return Page(told, waits=True)
+        told.append(event)
+    return Page(told, waits=False)
 
 
 def settled(session: Session, statement: S) -> S:
-    """Only what no slower transaction can still precede."""
+    """Only what no slower transaction can still precede. To be asked once in a transaction, which learns only once what
+    others do.
+    """
     if session.get_bind().dialect.name != "postgresql":
         return statement
     kept: Any = statement
-    bounded: S = kept.where(col(Event.transaction) < sa.text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
+    bounded: S = kept.where(col(Event.transaction) < Horizon())
     return bounded
 
 
@@ -160,27 +209,34 @@ _INSERT = Prepared(sa.insert(Event).values({name: sa.bindparam(name) for name in
 
 @sa.event.listens_for(OrmSession, "before_flush")
 def _announce(session: OrmSession, _context: object, _instances: object) -> None:
-    """Stamp rows and write one event for each announced row that this flush writes."""
+    """Stamp rows, write one event for each announced row that this flush writes, and the rows that are plain."""
     if "clock" not in session.info:
         return
     now = session.info["clock"]()
     written: list[dict[str, Any]] = []
-    for row in session.new:
-        if isinstance(row, Row):
-            _stamp(session, row, now)
-            _add(written, row, "created", now, [])
+    new = [row for row in session.new if isinstance(row, Row)]
+    for row in new:
+        _stamp(session, row, now)
+        _add(written, row, "created", now, [])
+    dirty = []
     for row in session.dirty:
-        if isinstance(row, Row) and session.is_modified(row):
-            state = sa.inspect(row)
-            touched = state.committed_state.keys() - _QUIET
-            changed = sorted(key for key in touched if state.attrs[key].history.has_changes())
+        if isinstance(row, Row) and (keys := saving.changed(sa.inspect(row))):  # type: ignore[arg-type]  # its state
             row.updated_at = now
-            _add(written, row, "changed", now, changed)
+            _add(written, row, "changed", now, sorted(set(keys) - _QUIET))
+            dirty.append((row, [*(set(keys) - {"updated_at"}), "updated_at"]))
     for row in session.deleted:
         if isinstance(row, Row):
             _add(written, row, "deleted", now, [])
+    _tell(session, written)
+    if new or dirty:
+        saving.save(session, new, dirty)
+
+
+def _tell(session: OrmSession, written: list[dict[str, Any]]) -> None:
+    """Have these events written."""
     if not written:
         return
+    session.info["announced"] = True
     if session.in_nested_transaction():  # what is taken back to a savepoint was never announced
         _INSERT.each(session, written)
     else:

@@ -11,6 +11,7 @@ decision 0003). One lock per process makes its writers queue in order instead of
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,13 +55,15 @@ class Database:
         self._info: dict[Any, Any] = {"clock": now, "uids": uids}
         self.clock = now
         self._writers: threading.RLock | _NoLock = threading.RLock() if self.sqlite else _NoLock()
-        self.committed: list[Callable[[], None]] = []
-        """Called after every commit of a write (from the thread that wrote)."""
+        self.token = secrets.token_hex(8)
+        """Tells this object apart from those of other processes."""
+        self.announced: list[Callable[[], None]] = []
+        """Called after every commit that wrote events (from the thread that wrote)."""
         if self.sqlite:
             self._read = _one_compiler(_sqlite_engine(self.url, write=False))
             self._write = _one_compiler(_sqlite_engine(self.url, write=True))
         else:
-            self._write = _one_compiler(sa.create_engine(self.url, pool_size=16, max_overflow=16))
+            self._write = _one_compiler(sa.create_engine(self.url, pool_size=16, max_overflow=16, pool_use_lifo=True))
             _ping_idle(self._write)
             self._read = self._write.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -126,8 +129,9 @@ class Database:
             session.commit()
         for call in session.info["after_commit"]:
             call()
-        for call in self.committed:
-            call()
+        if session.info.get("announced"):
+            for call in self.announced:
+                call()
 
     def run(self, work: Callable[[Session], T]) -> T:
         """Run ``work`` in one transaction and commit; again from its start when others were in the way."""

@@ -26,6 +26,16 @@ R = TypeVar("R", bound=SQLModel)
 Values = Mapping[str, Any]
 
 
+_LATER = object()
+
+
+def given(name: str, kind: Any) -> Any:
+    """A parameter of a prepared statement that also has lists of fixed values: SQLAlchemy spells those out only when
+    every parameter has a value.
+    """
+    return sa.bindparam(name, _LATER, type_=kind)
+
+
 class _Compiled:
     """A statement in the words of one dialect."""
 
@@ -65,7 +75,7 @@ class _Compiled:
 def _take(compiled: Any, name: str, process: Callable[[Any], Any] | None) -> Callable[[Values], Any]:
     """How one parameter comes from the values given; those that the statement itself holds are converted once."""
     bound = compiled.binds.get(name)  # not one of a list of fixed values, which is spelt out
-    if bound is not None and bound.required:
+    if bound is not None and (bound.required or bound.value is _LATER):
         return itemgetter(name) if process is None else lambda given: process(given[name])
     value = compiled.params[name]
     fixed = value if process is None else process(value)
@@ -165,14 +175,14 @@ class Rows(Generic[R]):
         """All of them."""
         if session.autoflush:
             session.flush()
-        return [self._object(session, row) for row in self._found.all(session, **given)]
+        return [self.object(session, row) for row in self._found.all(session, **given)]
 
     def first(self, session: Session, **given: Any) -> R | None:
         """The first one."""
         if session.autoflush:
             session.flush()
         row = self._found.first(session, **given)
-        return None if row is None else self._object(session, row)
+        return None if row is None else self.object(session, row)
 
     def where(self, session: Session, *conditions: Any, order_by: Any = None, limit: int | None = None) -> list[R]:
         """All for which these hold, whatever the statement says: for conditions that differ from time to time. It is
@@ -185,14 +195,20 @@ class Rows(Generic[R]):
             statement = statement.order_by(order_by)
         if limit is not None:
             statement = statement.limit(limit)
-        return [self._object(session, row) for row in session.connection().execute(statement)]
+        return [self.object(session, row) for row in session.connection().execute(statement)]
 
     def known(self, session: Session, key: Any) -> R | None:
         """The row of this key, if the session has it."""
         found: R | None = session.identity_map.get(self._mapper.identity_key_from_primary_key((key,)))
         return None if found is None or sa.inspect(found).expired else found
 
-    def _object(self, session: Session, row: Sequence[Any]) -> R:
+    @property
+    def columns(self) -> Sequence[Any]:
+        """What :meth:`object` makes an object of, for statements that ask for more beside it."""
+        return tuple(self._every.selected_columns)
+
+    def object(self, session: Session, row: Sequence[Any]) -> R:
+        """The object of a row that has :attr:`columns`."""
         known = session.identity_map.get(self._mapper.identity_key_from_primary_key((row[self._key_at],)))
         if known is not None:
             if self._fresh or sa.inspect(known).expired:

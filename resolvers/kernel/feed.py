@@ -1,8 +1,10 @@
 """The feed: the event log, pushed. One reader per process, however many subscribers.
 
-It is woken by this process's own commits and looks every tenth of a second for those of others; with no subscriber it
-does nothing. Each subscriber gets the events of the objects it asked for; one that falls too far behind is sent back to
-the log itself, so a slow client costs bounded memory and misses nothing.
+It is woken by this process's own commits, and on PostgreSQL by what others tell (gateway/kernel/news.py); beside that
+it looks now and then, in case nobody told. Events that a slower transaction holds back are looked for again soon, since
+nobody tells when it ends. With no subscriber it does nothing. Each subscriber gets the events of the objects it asked
+for; one that falls too far behind is sent back to the log itself, so a slow client costs bounded memory and misses
+nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +20,18 @@ from uuid import UUID
 import structlog
 
 from gateway.jobs import event as events
-from gateway.jobs.event import Cursor, Event
+from gateway.jobs.event import Cursor, Event, Page
 from gateway.kernel.db import Database
+from gateway.kernel.news import Ear
 from resolvers.kernel.context import on_thread
 
 BATCH = 500
 LOOK_EVERY_S = 0.1
+"""How often it looks where others cannot tell: on SQLite, and while there is nothing that hears them."""
+LOOK_SELDOM_S = 1.0
+"""How often it looks although others tell: somebody may have died between a commit and telling of it."""
+LOOK_AGAIN_S = 0.005
+"""How soon it looks for events that are held back; twice as late each further time, up to LOOK_EVERY_S."""
 LOOK_APART_S = 0.01
 """Two looks at the log are at least so far apart: the first commit of a burst is told at once, the others together."""
 MOST_WAITING = 5_000
@@ -61,21 +69,27 @@ class Feed:
         self._cursor: Cursor | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ear = Ear(db, self._wake.set)
+        self._listening: asyncio.Task[None] | None = None
+        self._held_back = 0
+        """How often in a row the last look ended before events that a slower transaction holds back."""
 
     def start(self) -> None:
         """Begin, on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._db.committed.append(self._committed)
+        self._db.announced.append(self._committed)
         self._task = asyncio.create_task(self._run(), name="feed")
+        self._listening = asyncio.create_task(self._ear.listen(), name="ear")
 
     async def stop(self) -> None:
         """End."""
         with suppress(ValueError):
-            self._db.committed.remove(self._committed)
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            self._db.announced.remove(self._committed)
+        for task in (self._task, self._listening):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     async def stream(self, after: Cursor | None, object_uid: UUID | None = None) -> AsyncIterator[Event]:
         """Events behind a cursor (None: from now on), in the log's order, without end."""
@@ -116,7 +130,7 @@ class Feed:
     async def past(self, cursor: Cursor, object_uid: UUID | None = None) -> AsyncIterator[Event]:
         """What the log has behind a cursor, until there is no more."""
         while True:
-            found = await on_thread(self._reader(cursor, object_uid))
+            found = (await on_thread(self._reader(cursor, object_uid))).events
             for event in found:
                 yield event
             if len(found) < BATCH:
@@ -140,10 +154,10 @@ class Feed:
         if not mine:
             self._by_object.pop(subscriber.object_uid, None)
 
-    def _reader(self, cursor: Cursor, object_uid: UUID | None = None) -> Callable[[], list[Event]]:
-        def read() -> list[Event]:
+    def _reader(self, cursor: Cursor, object_uid: UUID | None = None) -> Callable[[], Page]:
+        def read() -> Page:
             with self._db.read() as session:
-                return list(events.after(session, cursor, BATCH, object_uid))
+                return events.after(session, cursor, BATCH, object_uid)
 
         return read
 
@@ -156,7 +170,7 @@ class Feed:
         looked = 0.0
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_EVERY_S if self._subscribers else None)
+                await asyncio.wait_for(self._wake.wait(), self._patience_s)
             await asyncio.sleep(max(0.0, looked + LOOK_APART_S - time.monotonic()))
             self._wake.clear()
             looked = time.monotonic()
@@ -165,6 +179,15 @@ class Feed:
             except Exception:
                 log.exception("the event log could not be read")
                 await asyncio.sleep(1.0)
+
+    @property
+    def _patience_s(self) -> float | None:
+        """How long to wait for a reason to look."""
+        if not self._subscribers:
+            return None
+        if self._held_back:
+            return min(LOOK_AGAIN_S * 2.0 ** (self._held_back - 1), LOOK_EVERY_S)
+        return LOOK_SELDOM_S if self._ear.hears else LOOK_EVERY_S
 
     @property
     def _subscribers(self) -> bool:
@@ -181,11 +204,12 @@ class Feed:
                 subscriber.overflown = True
                 subscriber.ready.set()
         while True:
-            found = await on_thread(self._reader(self._cursor))
+            found, held_back = await on_thread(self._reader(self._cursor))
             for event in found:
                 for subscriber in [*self._all, *self._by_object.get(event.object_uid, ())]:
                     subscriber.put(event)
             if found:
                 self._cursor = found[-1].cursor
             if len(found) < BATCH:
+                self._held_back = min(self._held_back + 1, 10) if held_back else 0
                 return

@@ -57,7 +57,7 @@ def test_nothing_is_missed_or_doubled_over_a_thousand_breaks(db: Database, monke
     seen = asyncio.run(follow())
     assert seen == sorted(set(seen))
     with db.read() as session:
-        everything = [each.cursor for each in events.after(session, Cursor(0, 0), 5_000)]
+        everything = [each.cursor for each in events.after(session, Cursor(0, 0), 5_000).events]
     assert seen == everything[: len(seen)]
     assert len(seen) >= BREAKS
 
@@ -81,7 +81,7 @@ def test_a_slow_transaction_is_not_overtaken(db: Database) -> None:
         while True:
             last_look = done.is_set()
             with db.read() as session:
-                found = events.after(session, seen[-1] if seen else Cursor(0, 0), 10)
+                found = events.after(session, seen[-1] if seen else Cursor(0, 0), 10).events
             seen.extend(each.cursor for each in found)
             if last_look and not found:
                 return

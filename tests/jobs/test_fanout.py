@@ -375,7 +375,7 @@ def test_whoever_comes_when_and_reads_however_gets_every_event_once_and_in_order
             last = events.newest(session)
         change(scene, server, str(dice.random()))()
         with scene.world.db.read() as session:
-            log.extend(each.cursor.encode() for each in events.after(session, last, 500) if each.noun == "server")
+            log.extend(each.cursor.encode() for each in events.after(session, last, 500).events if each.noun == "server")
 
     async def run() -> None:
         async with pushing(scene.world) as opened:
