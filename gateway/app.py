@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from gateway import first_start, metrics, migrations
+from gateway import first_start, migrations
 from gateway.client.commands.documents import every as own_documents
 from gateway.dashboard.asset import Assets
 from gateway.dashboard.routes import routes as dashboard_routes
@@ -76,11 +77,18 @@ class Cloud:
 
     @classmethod
     def open(cls, settings: Settings) -> Cloud:
-        """Open everything; raises when the database cannot be had."""
+        """Open everything; raises when the database cannot be had.
+
+        Passwords are hashed beside the making of the schema: both take long, and hashing leaves the interpreter free.
+        Workers come last, so that what they load for the hosts does not hold up what the first request needs.
+        """
         db = open_database(settings)
+        with ThreadPoolExecutor(1, "first-start") as beside:
+            admin = beside.submit(bootstrap.ensure_admin, db, settings.state_dir, settings.admin_password)
+            schema()
+            made = admin.result()
         plant = workers.start(db, settings, work=settings.embedded)
-        first = first_start.prepare(db, settings)
-        return cls(settings, db, plant, Feed(db), first)
+        return cls(settings, db, plant, Feed(db), first_start.prepare(db, settings, made))
 
     def close(self) -> None:
         """Let go of everything, steps under way first."""
@@ -167,6 +175,8 @@ class Cloud:
         token = self.settings.metrics_token
         if token is not None and request.headers.get("authorization") != f"Bearer {token}":
             return PlainTextResponse("a bearer token is needed\n", status_code=401)
+        from gateway import metrics  # its client library takes as long to load as a small service, and not all ask
+
         text = await asyncio.to_thread(metrics.render, self.db)
         return Response(text, media_type=metrics.CONTENT_TYPE)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from sqlmodel import Session, select
 
 from drivers import registry
-from gateway import doctor
 from gateway.compute import flavor, host
 from gateway.compute.flavor import Flavor, FlavorCreate
 from gateway.compute.host import Host, HostRegister, Hypervisor
@@ -54,13 +53,12 @@ class FirstStart:
         ]
 
 
-def prepare(db: Database, settings: Settings) -> FirstStart:
-    """Make what is missing."""
-    admin = bootstrap.ensure_admin(db, settings.state_dir, settings.admin_password)
+def prepare(db: Database, settings: Settings, admin: bootstrap.Bootstrap) -> FirstStart:
+    """Make what is missing but for the operator, who is there already."""
     allowed = {name.upper() for name in settings.drivers}
     lacks = {kind: found.missing() for kind, found in registry.all_types().items() if kind in allowed}
     usable_kvm = "KVM" in lacks and lacks["KVM"] is None and any(path.exists() for path in LIBVIRT_SOCKETS)
-    accelerator = doctor.accelerator(settings.state_dir) if usable_kvm else None
+    accelerator = _accelerator(settings.state_dir) if usable_kvm else None
     wanted: list[HostRegister] = []
     if usable_kvm:
         option = KeyValue(key="accelerator", value="kvm" if accelerator == "KVM" else "tcg")
@@ -73,6 +71,12 @@ def prepare(db: Database, settings: Settings) -> FirstStart:
         wanted.append(HostRegister(name="sim-1", hypervisor=Hypervisor.SIM, endpoint="sim://sim-1", options=[state]))
     hosts = _once(db, wanted)
     return FirstStart(admin, lacks, accelerator, hosts)
+
+
+def _accelerator(state_dir: Path) -> str | None:
+    from gateway import doctor  # only where guests can run: a start without libvirt does not load it
+
+    return doctor.accelerator(state_dir)
 
 
 def _once(db: Database, wanted: list[HostRegister]) -> list[str]:

@@ -13,11 +13,8 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from joserfc import jwt
-from joserfc.errors import ExpiredTokenError, JoseError
-from joserfc.jwk import OctKey
 from sqlmodel import Field, Session, col, select
 
 from gateway.identity.policy import LONGEST_SESSION_S
@@ -26,6 +23,9 @@ from gateway.kernel.db import Database
 from gateway.kernel.errors import Unauthenticated
 from gateway.kernel.row import Row
 from gateway.kernel.secretbox import Sealed
+
+if TYPE_CHECKING:
+    from joserfc.jwk import OctKey
 
 ALGORITHM = "HS256"
 ISSUER = "stratograph"
@@ -54,13 +54,16 @@ class Claims:
 
 
 class Keyring:
-    """This process's copy of the keys. Signs with the newest. Thread-safe."""
+    """This process's copy of the keys. Signs with the newest. Thread-safe.
+
+    joserfc, which brings all of X.509 with it, is loaded with the first token: no start needs it, and no worker.
+    """
 
     def __init__(self, db: Database, box: Sealed) -> None:
         self._db = db
         self._box = box
         self._lock = threading.Lock()
-        self._keys: dict[str, OctKey] = {}
+        self._keys: dict[str, bytes] = {}
         self._newest = ""
         self._looked_at = 0.0
         self._load()
@@ -70,16 +73,21 @@ class Keyring:
 
     def sign(self, session_id: str, user_id: str, now: datetime, expires_at: datetime) -> str:
         """A token of that session."""
+        from joserfc import jwt
+
         claims = {
             "iss": ISSUER, "sub": user_id, "sid": session_id, "iat": int(now.timestamp()),
             "exp": int(expires_at.timestamp()),
         }  # fmt: skip
         with self._lock:
             kid, key = self._newest, self._keys[self._newest]
-        return jwt.encode({"alg": ALGORITHM, "kid": kid}, claims, key, algorithms=[ALGORITHM])
+        return jwt.encode({"alg": ALGORITHM, "kid": kid}, claims, _signing(key), algorithms=[ALGORITHM])
 
     def read(self, token: str, now: datetime) -> Claims:
         """What a token says. Raises Unauthenticated for every token that is not ours or is over."""
+        from joserfc import jwt
+        from joserfc.errors import ExpiredTokenError, JoseError
+
         if len(token) > _LONGEST_TOKEN:
             raise Unauthenticated("This token is not valid.")
         rules = jwt.JWTClaimsRegistry(
@@ -112,16 +120,14 @@ class Keyring:
             key = self._keys.get(kid)
         if key is None:
             raise ValueError("no key of that name")
-        return key
+        return _signing(key)
 
     def _load(self) -> None:
         with self._lock:
             self._looked_at = time.monotonic()
             with self._db.read() as session:
                 rows = session.exec(select(SigningKey).order_by(col(SigningKey.id))).all()
-            self._keys = {
-                each.kid: OctKey.import_key(bytes.fromhex(self._box.open(each.sealed_secret))) for each in rows
-            }
+            self._keys = {each.kid: bytes.fromhex(self._box.open(each.sealed_secret)) for each in rows}
             self._newest = rows[-1].kid if rows else ""
 
     def _add(self, session: Session, *, only_first: bool) -> str:
@@ -135,6 +141,12 @@ class Keyring:
         kid = "first" if not rows else secrets.token_hex(8)
         session.add(SigningKey(kid=kid, sealed_secret=self._box.seal(secrets.token_bytes(_SECRET_BYTES).hex())))
         return kid
+
+
+def _signing(secret: bytes) -> OctKey:
+    from joserfc.jwk import OctKey
+
+    return OctKey.import_key(secret)
 
 
 def of(session: Session) -> Keyring:

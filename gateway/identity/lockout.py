@@ -12,19 +12,20 @@ import hashlib
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 from sqlmodel import Field, Session, col, select
 
 from gateway.identity import policy
 from gateway.kernel import clock
 from gateway.kernel.errors import LockedOut, RateLimited
 from gateway.kernel.row import Row
+
+if TYPE_CHECKING:
+    from limits.strategies import SlidingWindowCounterRateLimiter
 
 _FORGOTTEN_AT_ONCE = 20
 _SITE_PREFIX_BITS = 64
@@ -44,13 +45,19 @@ class WrongPassword(Row, table=True):
 class Tries:
     """How often each client address tried to sign in within the last minute, in this process."""
 
-    def __init__(self) -> None:
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+    @cached_property
+    def _limiter(self) -> SlidingWindowCounterRateLimiter:
+        from limits.storage import MemoryStorage  # with the first who signs in: a start, or a worker, counts nobody
+        from limits.strategies import SlidingWindowCounterRateLimiter
+
+        return SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def spend(self, address: str, per_minute: int) -> None:
         """Count one try. Raises RateLimited. No address (a call inside the process) is not counted."""
         if not address:
             return
+        from limits import RateLimitItemPerMinute
+
         item, key = RateLimitItemPerMinute(per_minute), _site(address)
         if not self._limiter.hit(item, key):
             seconds = _seconds_left(self._limiter.get_window_stats(item, key).reset_time)

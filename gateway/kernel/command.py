@@ -45,7 +45,13 @@ AnyId = Annotated[str, StringConstraints(max_length=90), IdOf("")]
 class Command(BaseModel):
     """The root of all inputs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        defer_build=True,  # an input's validator is built when it is first said: a start needs none of a hundred
+    )
 
 
 class KeyValue(Command):

@@ -45,6 +45,8 @@ class Record(SQLModel):
     with tables.
     """
 
+    model_config = {"defer_build": True}  # a validator that nobody asks for: start without building it
+
     def __init__(self, **given: Any) -> None:
         kind = type(self)
         defaults = _DEFAULTS.get(kind)

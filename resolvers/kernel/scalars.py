@@ -153,7 +153,7 @@ def enum(kind: type[Enum]) -> Any:
     """A domain enum as a GraphQL enum: called like it (or by its ``__graphql_name__``), described by its docstring and
     the strings beneath its members. It says that it is open: a later version may know more words.
     """
-    told = _docs(kind.__module__)[kind.__name__]
+    told = _docs(kind)
     missing = [member.name for member in kind if member.name not in told]
     if missing or not kind.__doc__:
         raise TypeError(f"{kind.__qualname__}: describe {missing or 'the enum'} by a string beneath")
@@ -164,13 +164,16 @@ def enum(kind: type[Enum]) -> Any:
     return found
 
 
-@cache
-def _docs(module: str) -> dict[str, dict[str, str]]:
-    """The strings beneath the members of each class of a module. All at once: ``inspect.getsource`` of a class would
-    parse its whole module again.
+def _docs(kind: type[Enum]) -> dict[str, str]:
+    """The strings beneath the members of an enum. Only its own lines are parsed: ``inspect.getsource`` of a class would
+    parse its whole module each time.
     """
-    source = ast.parse(inspect.getsource(sys.modules[module]))
-    return {each.name: _member_docs(each) for each in source.body if isinstance(each, ast.ClassDef)}
+    lines = inspect.getsource(sys.modules[kind.__module__])
+    own = re.search(rf"^class {kind.__name__}\b.*\n(?:[ \t].*\n|\s*\n|\)?:?\n)*", lines, re.MULTILINE)
+    if own is None:
+        raise TypeError(f"{kind.__qualname__} is no class of its module")
+    (body,) = ast.parse(own[0]).body
+    return _member_docs(body) if isinstance(body, ast.ClassDef) else {}
 
 
 def _member_docs(body: ast.ClassDef) -> dict[str, str]:

@@ -26,6 +26,8 @@ def measure(
     own.mkdir()
     given = Settings(state_dir=own)
     seconds = 2.0 if quick else 5.0
+    before = process.serve(process.settings(Settings(state_dir=folder / "idle-before"), free_port()), own / "serve.log")
+    before.stop()  # an installation has compiled modules: this one has now
     starts, cpu = [], []
     for number in range(2 if quick else 4):
         found = process.serve(process.settings(given, free_port()), own / "serve.log")
