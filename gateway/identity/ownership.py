@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from sqlmodel import Session, col
+from sqlmodel import Session
 
 from gateway.identity.tenant import NOUN, Tenant
 from gateway.kernel.access import Role, Subject, require
 from gateway.kernel.errors import Invalid, NotFound
-from gateway.kernel.prepared import rows_of
 
 
 def tenant_for(session: Session, subject: Subject, tenant_id: str | None, role: Role) -> Tenant:
@@ -24,8 +23,7 @@ def tenant_for(session: Session, subject: Subject, tenant_id: str | None, role: 
 
 
 def _only(session: Session, subject: Subject) -> Tenant:
-    own = col(Tenant.id).in_(sorted(subject.roles))
-    found = rows_of(Tenant).where(session, own, NOUN.scope(subject), limit=2)
+    found = NOUN.by_key(session, subject, "id", sorted(subject.roles))
     if len(found) != 1:
         text = "You belong to several tenants; say in which." if found else "You belong to no tenant; name one."
         raise Invalid(text, path=("tenantId",))

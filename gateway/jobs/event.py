@@ -220,7 +220,7 @@ def _announce(session: OrmSession, _context: object, _instances: object) -> None
         _add(written, row, "created", now, [])
     dirty = []
     for row in session.dirty:
-        if isinstance(row, Row) and (keys := saving.changed(sa.inspect(row))):  # type: ignore[arg-type]  # its state
+        if isinstance(row, Row) and (keys := saving.changed(sa.inspect(row))):
             row.updated_at = now
             _add(written, row, "changed", now, sorted(set(keys) - _QUIET))
             dirty.append((row, [*(set(keys) - {"updated_at"}), "updated_at"]))

@@ -29,7 +29,7 @@ Values = Mapping[str, Any]
 _LATER = object()
 
 
-def given(name: str, kind: Any) -> Any:
+def later(name: str, kind: Any) -> Any:
     """A parameter of a prepared statement that also has lists of fixed values: SQLAlchemy spells those out only when
     every parameter has a value.
     """

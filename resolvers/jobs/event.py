@@ -26,7 +26,7 @@ from resolvers.kernel import inputs
 from resolvers.kernel.context import Context
 from resolvers.kernel.graph import Node, wrap
 from resolvers.kernel.roots import subscription
-from resolvers.kernel.typical import Typical
+from gateway.kernel.typical import Typical
 from resolvers.transport.audience import Contexts, Tail
 
 

@@ -190,7 +190,11 @@ async def _run(frame: Frame, context: Context, given: Any) -> dict[str, Any]:
     try:
         check(subject, frame.need)
         command = inputs.command_of(frame.command, given)
-        outcome = await on_thread(lambda: _carry_out(frame, context, command))
+        outcome, ready = None, ()
+        if frame.first is not None:
+            outcome, ready = await on_thread(lambda: _before(frame, context, command))
+        if outcome is None:
+            outcome = await context.writing(lambda: _carry_out(frame, context, command, ready))
     except (Refusal, Refusals) as refused:
         refusals = refused.refusals if isinstance(refused, Refusals) else (refused,)
         code = refusals[0].code.value
@@ -213,18 +217,27 @@ def _as_asked(frame: Frame, given: Any) -> Command | None:
         return None
 
 
-def _carry_out(frame: Frame, context: Context, command: Any) -> dict[str, Any]:
-    subject = context.subject
+def _asked(frame: Frame, context: Context, command: Any) -> idempotency.Asked | None:
     key = getattr(command, "idempotency_key", None)
-    asked = idempotency.Asked(frame.name, key, _digest(context, frame.name, command)) if key else None
-    extra: tuple[Any, ...] = ()
-    if frame.first is not None:
-        if asked is not None:
-            with context.services.db.read() as session:
-                kept = idempotency.answer(session, subject, asked)
-            if kept is not None:
-                return kept
-        extra = (frame.first(context.services.db, subject, command),)
+    return idempotency.Asked(frame.name, key, _digest(context, frame.name, command)) if key else None
+
+
+def _before(frame: Frame, context: Context, command: Any) -> tuple[dict[str, Any] | None, tuple[Any, ...]]:
+    """What a mutation does before its unit of work, as it takes long: the answer that was given before if there is one,
+    else what the work gets besides the command.
+    """
+    subject, db, asked = context.subject, context.services.db, _asked(frame, context, command)
+    if asked is not None:
+        with db.read() as session:
+            kept = idempotency.answer(session, subject, asked)
+        if kept is not None:
+            return kept, ()
+    return None, (frame.first(db, subject, command),)  # type: ignore[misc]  # only asked where there is one
+
+
+def _carry_out(frame: Frame, context: Context, command: Any, ready: tuple[Any, ...]) -> dict[str, Any]:
+    subject = context.subject
+    asked = _asked(frame, context, command)
 
     def work(session: Session) -> dict[str, Any]:
         if asked is not None:
@@ -232,7 +245,7 @@ def _carry_out(frame: Frame, context: Context, command: Any) -> dict[str, Any]:
             if kept is not None:
                 return kept
             idempotency.reserve(session, subject, asked)
-        outcome = _as_mapping(frame, frame.work(session, subject, command, *extra))
+        outcome = _as_mapping(frame, frame.work(session, subject, command, *ready))
         session.flush()
         if asked is not None:
             idempotency.keep(session, subject, asked, {k: v for k, v in outcome.items() if k not in frame.secret})

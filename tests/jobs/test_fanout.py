@@ -22,7 +22,7 @@ from gateway.kernel.access import Role, Subject
 from gateway.kernel.noun import BY_PREFIX
 from resolvers.kernel.context import Context
 from resolvers.kernel.feed import Feed
-from resolvers.kernel.typical import Typical
+from gateway.kernel.typical import Typical
 from resolvers.schema import schema
 from resolvers.transport.app import Caller, TransportSettings
 from resolvers.transport.caller import Transport
