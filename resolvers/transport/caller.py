@@ -8,7 +8,7 @@ what a resolver gets to see (``context``).
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -47,11 +47,16 @@ class Caller:
     transport: Transport
 
 
+Steady = Callable[[], Hashable | None]
+"""Asked before and after something, and equal: no identity that has this very function was worth anything else in
+between, but for those that expired. None when that is not known."""
+
+
 class Identity(Protocol):
     """Whom the application recognised. ``key`` counts connections and budgets; an anonymous one names the address.
 
     ``expires_at`` has a zone. ``valid`` is asked at most every half second for each open socket or stream and answers
-    False once the token was revoked.
+    False once the token was revoked. One that has a ``steady`` (:data:`Steady`) is asked seldom while that stays equal.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""What long-lived connections share: counting them, racing their tasks, and noticing that a token is no longer good.
+"""What long-lived connections share: counting them, ending their tasks, and sending what can be sent without waiting.
 
 Invariant: a slot that was taken is given back, and a task that was started is awaited, whatever ends the connection.
 """
@@ -9,18 +9,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-import structlog
 from starlette.types import Receive
 
-from resolvers.transport.caller import Identity
 from resolvers.transport.errors import ErrorCode, RequestRefused
-
-log = structlog.get_logger("stratograph.transport")
-
-_DOUBT_SECONDS: Final = 30.0
 
 
 class Tally:
@@ -81,30 +74,3 @@ def at_once(sending: Awaitable[None]) -> bool:
         return False
     step.close()
     return False
-
-
-async def until_invalid(identity: Identity, poll_seconds: float) -> None:
-    """Returns when what the caller showed has expired or was revoked, at most ``poll_seconds`` late.
-
-    A failing check (the database is away, say) is no revocation; after half a minute without an answer it is one.
-    """
-    loop = asyncio.get_running_loop()
-    known_good_at = loop.time()
-    while True:
-        left = _seconds_left(identity)
-        if left is not None and left <= 0:
-            return
-        await asyncio.sleep(poll_seconds if left is None else min(left, poll_seconds))
-        try:
-            if not await identity.valid():
-                return
-            known_good_at = loop.time()
-        except Exception as error:
-            log.warning("identity_check_failed", exc_info=error)
-            if loop.time() - known_good_at > _DOUBT_SECONDS:
-                return
-
-
-def _seconds_left(identity: Identity) -> float | None:
-    expires_at = identity.expires_at
-    return None if expires_at is None else (expires_at - datetime.now(UTC)).total_seconds()

@@ -14,9 +14,11 @@ import json
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -36,7 +38,7 @@ from resolvers.transport.execution import Engine
 from resolvers.transport.lives import Tally, at_once, ended
 from resolvers.transport.prompt import PROMPT, Frames, Prompt, frame_of
 from resolvers.transport.requests import decoded, request_of
-from resolvers.transport.vigil import Bells, Vigil, pulse
+from resolvers.transport.vigil import Bells, Pulse, Vigil
 
 SUBPROTOCOL: Final = "graphql-transport-ws"
 _REASON_BYTES: Final = 120
@@ -76,40 +78,46 @@ class SocketEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one socket until it closes."""
-        websocket = WebSocket(scope, receive, send)
-        if not origin_allowed(websocket, self._engine.settings.allowed_origins):
-            await websocket.close(1008)  # before the handshake is accepted this is an HTTP 403
+        if not await self._accepted(scope, receive, send):
             return
-        if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
-            await websocket.accept()
-            await websocket.close(4406, "Subprotocol not acceptable")
-            return
-        await websocket.accept(SUBPROTOCOL)
         try:
-            await self._serve(websocket, send)
+            await self._serve(scope, receive, send)
         except SocketClosed as closed:
-            await _close(websocket, closed)
+            await _close(send, closed)
         except RequestRefused as refused:
-            await _close(websocket, SocketClosed(_CLOSE_CODES.get(refused.code, 4400), str(refused)))
+            await _close(send, SocketClosed(_CLOSE_CODES.get(refused.code, 4400), str(refused)))
         except WebSocketDisconnect:
             return
         except Exception as error:  # noqa: BLE001 - the last line: a bug is logged and the socket still closes properly
-            await _close(websocket, SocketClosed(4500, str(refusal(error, new_request_id()))))
+            await _close(send, SocketClosed(4500, str(refusal(error, new_request_id()))))
 
-    async def _serve(self, websocket: WebSocket, send: Send) -> None:
+    async def _accepted(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        websocket = WebSocket(scope, receive, send)
+        if not origin_allowed(websocket, self._engine.settings.allowed_origins):
+            await websocket.close(1008)  # before the handshake is accepted this is an HTTP 403
+            return False
+        if SUBPROTOCOL not in scope.get("subprotocols", []):
+            await websocket.accept()
+            await websocket.close(4406, "Subprotocol not acceptable")
+            return False
+        await websocket.accept(SUBPROTOCOL)
+        return True
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self._engine.settings
+        address = scope["client"][0] if scope.get("client") else None
         with ExitStack() as pending:
-            pending.enter_context(self._pending.slot(websocket.client.host if websocket.client else ""))
-            socket = Socket(websocket, send, self._engine, self._shared)
+            pending.enter_context(self._pending.slot(address or ""))
+            socket = Socket(scope, receive, send, self._engine, self._shared)
             try:
                 async with asyncio.timeout(settings.connection_init_seconds):
-                    caller = await socket.introduction()
+                    caller = await socket.introduction(Headers(scope=scope), address)
                     identity = await self._recognised(caller)
             except TimeoutError:
                 raise SocketClosed(4408, "Connection initialisation timeout") from None
-            pending.close()
-            with self._tally.slot(identity.key):
-                await socket.run(identity, caller)
+        scope["headers"] = []  # nobody asks for them any more, and the socket may stay for hours
+        with self._tally.slot(identity.key):
+            await socket.run(identity, caller)
 
     async def _recognised(self, caller: Caller) -> Identity:
         try:
@@ -148,37 +156,41 @@ class Shared:
 class Socket:
     """One accepted socket: its messages and its operations."""
 
-    def __init__(self, websocket: WebSocket, send: Send, engine: Engine, shared: Shared) -> None:
-        self._websocket = websocket
-        self._sent = send
-        self._prompt: Prompt | None = (websocket.scope.get("extensions") or {}).get(PROMPT, {}).get("send")
+    __slots__ = (
+        "_engine", "_heard", "_operations", "_pings", "_prompt", "_receive", "_send", "_settings", "_shared", "_task",
+        "_tasks", "_why",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, engine: Engine, shared: Shared) -> None:
+        self._receive = receive
+        self._send = send
+        self._prompt: Prompt | None = (scope.get("extensions") or {}).get(PROMPT, {}).get("send")
         self._engine = engine
         self._settings = engine.settings
         self._shared = shared
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pings: set[asyncio.Task[None]] = set()
-        self._silent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pings: set[asyncio.Task[None]] | None = None
         self._heard = False
+        self._task: asyncio.Task[Any] | None = None
+        self._why: SocketClosed | None = None
 
-    async def introduction(self) -> Caller:
+    async def introduction(self, headers: Headers, address: str | None) -> Caller:
         """The caller as ``connection_init`` introduces it. Raises SocketClosed or RequestRefused."""
         while (message := await self._message())["type"] == "ping":
-            await self._send({"type": "pong"})
+            await self._tell({"type": "pong"})
         if message["type"] == "subscribe":
             raise SocketClosed(4401, "Unauthorized")
         payload = message.get("payload") or {}
         if message["type"] != "connection_init" or not isinstance(payload, dict):
             raise SocketClosed(4400, "Expected connection_init with an object as payload")
         authorization = payload.get("authorization", payload.get("Authorization"))
-        headers = self._websocket.headers
         authorization = headers.get("authorization") if authorization is None else authorization
         if authorization is not None and not isinstance(authorization, str):
             raise SocketClosed(4400, "authorization must be a string")
-        client = self._websocket.client
         return Caller(
             token=bearer_token(authorization),
-            ip=client.host if client else None,
+            ip=address,
             user_agent=headers.get("user-agent", "")[:512] or None,
             request_id=request_id_from(headers.get("x-request-id")),
             transport=Transport.WEBSOCKET,
@@ -186,30 +198,38 @@ class Socket:
 
     async def run(self, identity: Identity, caller: Caller) -> None:
         """Acknowledges, then serves operations. Raises SocketClosed, or WebSocketDisconnect when the client left."""
-        await self._send({"type": "connection_ack"})
-        with ExitStack() as stack:
-            reasons = {
-                stack.enter_context(self._shared.tokens.over(identity)): (4403, "The token expired or was revoked"),
-                stack.enter_context(self._shared.stopping.rung()): (1001, "The server is stopping"),
-                self._silent: (4408, "No pong"),
-            }
-            stack.enter_context(pulse(self._settings.ping_seconds, self._ping))
-            messages = asyncio.create_task(self._messages(identity, caller))
-            try:
-                done, _ = await asyncio.wait((messages, *reasons), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                await ended([messages, *self._tasks, *self._pings])
-        for future, reason in reasons.items():
-            if future in done:
-                raise SocketClosed(*reason)
-        messages.result()
+        await self._tell({"type": "connection_ack"})
+        self._task = asyncio.current_task()
+        pulse = Pulse(self._settings.ping_seconds, self._ping)
+        try:
+            with (
+                self._shared.tokens.when_over(identity, partial(self._stop, 4403, "The token expired or was revoked")),
+                self._shared.stopping.when_rung(partial(self._stop, 1001, "The server is stopping")),
+            ):
+                await self._messages(identity, caller)
+        except asyncio.CancelledError:
+            if self._why is None or self._task is None:
+                raise
+            self._task.uncancel()
+        finally:
+            self._task = None
+            pulse.stop()
+            await ended([*self._tasks, *(self._pings or ())])
+        if self._why is not None:
+            raise self._why
+
+    def _stop(self, code: int, reason: str) -> None:
+        """Close this socket, whatever it waits for."""
+        if self._why is None and self._task is not None:
+            self._why = SocketClosed(code, reason)
+            self._task.cancel()
 
     async def _messages(self, identity: Identity, caller: Caller) -> None:
         while True:
             message = await self._message()
             match message["type"]:
                 case "ping":
-                    await self._send({"type": "pong"})
+                    await self._tell({"type": "pong"})
                 case "pong":
                     pass
                 case "subscribe":
@@ -249,9 +269,9 @@ class Socket:
             ready = await self._engine.prepare(request_of(payload), identity, caller)
             async with aclosing(self._engine.stream(ready, self._offer(prefix))) as answers:
                 async for answer in answers:
-                    await self._websocket.send_text(prefix + answer.encoded().decode("ascii") + "}")
+                    await self._say(prefix + answer.encoded().decode("ascii") + "}")
             self._forget(operation_id)
-            await self._send({"id": operation_id, "type": "complete"})
+            await self._tell({"id": operation_id, "type": "complete"})
         except WebSocketDisconnect:
             raise
         except Exception as error:  # noqa: BLE001 - an operation's failure of any kind ends that operation, masked
@@ -265,7 +285,7 @@ class Socket:
         prompt, of, head = self._prompt, self._shared.frames.of, prefix.encode("ascii")
         if prompt is not None:
             return lambda body: prompt(of(head, body))
-        return lambda body: at_once(self._sent({"type": "websocket.send", "text": prefix + body.decode("ascii") + "}"}))
+        return lambda body: at_once(self._send({"type": "websocket.send", "text": prefix + body.decode("ascii") + "}"}))
 
     def _forget(self, operation_id: str) -> None:
         """Frees the id before the last message is sent: the client may use it again at once."""
@@ -274,25 +294,25 @@ class Socket:
 
     async def _refuse(self, operation_id: str, refused: RequestRefused, caller: Caller) -> None:
         errors = presented(refused.errors, caller.request_id)
-        await self._send({"id": operation_id, "type": "error", "payload": errors})
+        await self._tell({"id": operation_id, "type": "error", "payload": errors})
 
     def _ping(self) -> None:
         """Ask for a sign of life; a client that gave none since the last time is gone."""
         if not self._heard:
-            if not self._silent.done():
-                self._silent.set_result(None)
+            self._stop(4408, "No pong")
             return
         self._heard = False
         if self._prompt is not None:
             self._prompt(_PING)  # a client that reads so little that it cannot be asked gives no sign either
             return
         task = asyncio.create_task(self._pinged())
+        self._pings = self._pings or set()
         self._pings.add(task)
         task.add_done_callback(self._pings.discard)
 
     async def _pinged(self) -> None:
         with suppress(WebSocketDisconnect):
-            await self._send({"type": "ping"})
+            await self._tell({"type": "ping"})
 
     async def _message(self) -> dict[str, Any]:
         text = await self._received()
@@ -306,7 +326,7 @@ class Socket:
         return message
 
     async def _received(self) -> str:
-        event = await self._websocket.receive()
+        event = await self._receive()
         if event["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(event.get("code", 1005))
         text = event.get("text")
@@ -316,14 +336,20 @@ class Socket:
             raise SocketClosed(1009, "The message is too large")
         return text
 
-    async def _send(self, message: Mapping[str, Any]) -> None:
-        await self._websocket.send_text(json.dumps(message, separators=(",", ":")))
+    async def _tell(self, message: Mapping[str, Any]) -> None:
+        await self._say(json.dumps(message, separators=(",", ":")))
+
+    async def _say(self, text: str) -> None:
+        try:
+            await self._send({"type": "websocket.send", "text": text})
+        except OSError:  # how an ASGI server says so
+            raise WebSocketDisconnect(1006) from None
 
 
-async def _close(websocket: WebSocket, closed: SocketClosed) -> None:
-    with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):  # the client may have closed in the same moment
+async def _close(send: Send, closed: SocketClosed) -> None:
+    with suppress(OSError, RuntimeError, TimeoutError):  # the client may have closed in the same moment
         async with asyncio.timeout(_FAREWELL_SECONDS):  # or it does not read
-            await websocket.close(closed.code, closed.reason)
+            await send({"type": "websocket.close", "code": closed.code, "reason": closed.reason})
 
 
 def _operation_id(message: Mapping[str, Any]) -> str:
