@@ -33,7 +33,10 @@ LOOK_SELDOM_S = 1.0
 LOOK_AGAIN_S = 0.005
 """How soon it looks for events that are held back; twice as late each further time, up to LOOK_EVERY_S."""
 LOOK_APART_S = 0.01
-"""Two looks at the log are at least so far apart: the first commit of a burst is told at once, the others together."""
+AHEAD = 4
+"""Looks at the log are so far apart on the average, of which some may come early: the few commits of a quick job are
+told at once each, those of many jobs together.
+"""
 MOST_WAITING = 5_000
 
 log = structlog.get_logger(__name__)
@@ -167,13 +170,13 @@ class Feed:
                 self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _run(self) -> None:
-        looked = 0.0
+        used_until = 0.0
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._patience_s)
-            await asyncio.sleep(max(0.0, looked + LOOK_APART_S - time.monotonic()))
+            await asyncio.sleep(max(0.0, used_until - AHEAD * LOOK_APART_S - time.monotonic()))
             self._wake.clear()
-            looked = time.monotonic()
+            used_until = max(used_until, time.monotonic()) + LOOK_APART_S
             try:
                 await self._look()
             except Exception:
