@@ -39,6 +39,7 @@ def serve() -> None:
 
     from gateway import banner
     from gateway.app import Cloud, configure_logs
+    from gateway.kernel.garbage import Aside
     from resolvers.transport.packets import WholeResponses
     from resolvers.transport.prompt import PromptSockets
 
@@ -59,12 +60,7 @@ def serve() -> None:
         timeout_graceful_shutdown=10,
         server_header=False,
     )
-    # What is there by now stays: collecting garbage need not look at it again. A look at all of it takes as long as
-    # telling thousands of subscribers.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-    gc.enable()
+    Aside().begin()  # a look at all that is there takes as long as telling thousands of subscribers
     server = banner.Announcing(config, lambda: banner.show(cloud), cloud.stopping.set)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises it once more when all has ended well

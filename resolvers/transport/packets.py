@@ -61,8 +61,3 @@ class WholeResponses(HttpToolsProtocol):
         self.transport = transport.bare
         super().handle_websocket_upgrade()
         del self.parser  # it knows us: without this, only a collection of garbage would find either
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """A client is gone."""
-        super().connection_lost(exc)
-        del self.parser
