@@ -18,8 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session as OrmSession
-from sqlalchemy.orm import make_transient_to_detached
-from sqlalchemy.orm.attributes import instance_dict, manager_of_class, set_committed_value
+from sqlalchemy.orm.attributes import instance_dict, instance_state, manager_of_class, set_committed_value
 from sqlmodel import Session, SQLModel
 
 R = TypeVar("R", bound=SQLModel)
@@ -37,9 +36,14 @@ def later(name: str, kind: Any) -> Any:
 
 
 class _Compiled:
-    """A statement in the words of one dialect."""
+    """A statement in the words of one dialect; ``straight`` for those that go past psycopg's cursors."""
 
-    def __init__(self, statement: Any, dialect: Any) -> None:
+    def __init__(self, statement: Any, dialect: Any, *, straight: bool) -> None:
+        self.straight: Any = None
+        if straight:
+            from gateway.kernel.straight import Straight, numbered  # psycopg is only there where PostgreSQL is
+
+            self.straight, dialect = Straight, numbered()
         found = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
         self.text = str(found)
         processors = found._bind_processors  # noqa: SLF001 - how SQLAlchemy itself binds; there is no public way
@@ -92,12 +96,16 @@ def _gives(types: Sequence[Any], codes: Sequence[Any], dialect: Any) -> list[tup
     return found
 
 
+_FEW = 8
+"""So many times at most a statement is sent one by one; more of them go to the driver together."""
+
+
 class Prepared:
     """See the module. Parameters are those that the statement names with ``bindparam``."""
 
     def __init__(self, statement: Any) -> None:
         self._statement = statement
-        self._of: dict[Any, _Compiled] = {}
+        self._of: dict[tuple[Any, bool], _Compiled] = {}
 
     def all(self, session: OrmSession | sa.Connection, **given: Any) -> list[Any]:
         """All rows, as tuples."""
@@ -122,32 +130,39 @@ class Prepared:
 
     def each(self, session: OrmSession | sa.Connection, given: Sequence[Values]) -> None:
         """Carry it out with each of these."""
-        if len(given) == 1:
-            self._run(session, given[0])
-        elif given:
-            connection, compiled = self._on(session)
-            _send(connection, compiled.text, [compiled.bound(each) for each in given], many=True)
+        if len(given) <= _FEW:
+            for each in given:
+                self._run(session, each)
+        else:
+            connection, compiled = self._on(session, many=True)
+            _send(connection, compiled, [compiled.bound(each) for each in given], many=True)
 
     def _run(self, session: OrmSession | sa.Connection, given: Values) -> tuple[_Compiled, Any]:
         connection, compiled = self._on(session)
-        return compiled, _send(connection, compiled.text, compiled.bound(given))
+        return compiled, _send(connection, compiled, compiled.bound(given))
 
-    def _on(self, session: OrmSession | sa.Connection) -> tuple[sa.Connection, _Compiled]:
+    def _on(self, session: OrmSession | sa.Connection, *, many: bool = False) -> tuple[sa.Connection, _Compiled]:
         connection = session if isinstance(session, sa.Connection) else session.connection()
-        compiled = self._of.get(connection.dialect)
+        dialect = connection.dialect
+        key = (dialect, many)
+        compiled = self._of.get(key)
         if compiled is None:
-            compiled = self._of[connection.dialect] = _Compiled(self._statement, connection.dialect)
+            straight = dialect.driver == "psycopg" and not many
+            compiled = self._of[key] = _Compiled(self._statement, dialect, straight=straight)
         return connection, compiled
 
 
-def _send(connection: Any, text: str, parameters: Any, *, many: bool = False) -> Any:
-    """Run a statement on a cursor of the connection, told to listeners, with SQLAlchemy's errors and what follows from
-    them for the connection; the cursor.
+def _send(connection: Any, compiled: _Compiled, parameters: Any, *, many: bool = False) -> Any:
+    """Run a statement on the connection's driver, told to listeners, with SQLAlchemy's errors and what follows from
+    them for the connection; the cursor, or what stands for it.
     """
-    cursor = connection.connection.cursor()
+    text, raw = compiled.text, connection.connection
+    cursor: Any = None if compiled.straight is not None else raw.cursor()
     if connection._has_events or connection.engine._has_events:  # noqa: SLF001 - as SQLAlchemy asks
         connection.dispatch.before_cursor_execute(connection, cursor, text, parameters, None, many)
     try:
+        if compiled.straight is not None:
+            return compiled.straight.of(raw).run(text, parameters)
         (cursor.executemany if many else cursor.execute)(text, parameters)
     except Exception as error:  # noqa: BLE001 - SQLAlchemy tells apart which it is
         connection._handle_dbapi_exception(error, text, parameters, cursor, None)  # noqa: SLF001 - the only way to its errors
@@ -167,7 +182,7 @@ class Rows(Generic[R]):
         self._keys = tuple(each.key for each in attributes)
         self._key_at = self._keys.index("id")
         self._manager = manager_of_class(kind)
-        self._mapper = mapper
+        self._class: Any = mapper.class_
         self._every = sa.select(*(each.columns[0] for each in attributes))
         self._found = Prepared(make(self._every))
 
@@ -199,8 +214,8 @@ class Rows(Generic[R]):
 
     def known(self, session: Session, key: Any) -> R | None:
         """The row of this key, if the session has it."""
-        found: R | None = session.identity_map.get(self._mapper.identity_key_from_primary_key((key,)))
-        return None if found is None or sa.inspect(found).expired else found
+        found: R | None = session.identity_map.get((self._class, (key,), None))
+        return None if found is None or instance_state(found).expired else found
 
     @property
     def columns(self) -> Sequence[Any]:
@@ -209,16 +224,19 @@ class Rows(Generic[R]):
 
     def object(self, session: Session, row: Sequence[Any]) -> R:
         """The object of a row that has :attr:`columns`."""
-        known = session.identity_map.get(self._mapper.identity_key_from_primary_key((row[self._key_at],)))
+        identity = (self._class, (row[self._key_at],), None)
+        known = session.identity_map.get(identity)
         if known is not None:
-            if self._fresh or sa.inspect(known).expired:
+            if self._fresh or instance_state(known).expired:
                 for key, value in zip(self._keys, row, strict=True):
                     set_committed_value(known, key, value)
             return known  # type: ignore[no-any-return]  # the map has objects of the mapper's class
         made: R = self._manager.new_instance()
         instance_dict(made).update(zip(self._keys, row, strict=True))
-        make_transient_to_detached(made)
-        session.add(made)
+        state = instance_state(made)  # it joins the session as the ORM's own loading has it do, without further ado
+        state.key = identity
+        state.session_id = session.hash_key
+        session.identity_map._add_unpresent(state, identity)  # noqa: SLF001 - there is no public way
         return made
 
 
