@@ -7,8 +7,11 @@ now), within a second on every process: it is read anew when anybody's standing 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import sqlalchemy as sa
 import sqlmodel
@@ -50,29 +53,75 @@ def remembered(db: Database, token: str) -> Recognition | None:
 
 def authenticate(db: Database, token: str) -> Recognition:
     """Whose token this is. Raises Unauthenticated. Blocks: it reads the database."""
-    memory: Recognised | None = db.provided("recognised")
-    if memory is not None and not memory.trusted:
-        confirm(db)
-    known = remembered(db, token)
-    if known is not None:
-        return known
-    began = memory.begin() if memory is not None else 0
-    found, used, now, stale_before = db.look(lambda session: _looked_up(session, token))
-    if not _good(found, now):
-        raise Unauthenticated("This token has expired; sign in again.")
-    if memory is not None:
-        memory.put(token, found, began)
-    if used is None or used < stale_before:
-        _note_use(db, found.subject, now)
+    found = authenticate_all(db, [token])[0]
+    if isinstance(found, Unauthenticated):
+        raise found
     return found
 
 
-def _looked_up(session: sqlmodel.Session, token: str) -> tuple[Recognition, datetime | None, datetime, datetime]:
-    """Whose token this is, its last use, the time now, and since when a last use is new enough."""
+def authenticate_all(db: Database, tokens: Sequence[str]) -> list[Recognition | Unauthenticated]:
+    """Whose tokens these are, in their order, by one reading for all. Blocks: it reads the database."""
+    memory: Recognised | None = db.provided("recognised")
+    if memory is not None and not memory.trusted:
+        confirm(db)
+    known: dict[str, Recognition | Unauthenticated] = {}
+    for token in tokens:
+        found = remembered(db, token)
+        if found is not None:
+            known[token] = found
+    unknown = [token for token in dict.fromkeys(tokens) if token not in known]
+    if unknown:
+        known.update(_looked_up(db, unknown, memory))
+    return [known[token] for token in tokens]
+
+
+def _looked_up(
+    db: Database, tokens: Sequence[str], memory: Recognised | None
+) -> dict[str, Recognition | Unauthenticated]:
+    began = memory.begin() if memory is not None else 0
+    shown, now, stale_before = db.look(lambda session: _read(session, tokens))
+    found: dict[str, Recognition | Unauthenticated] = {}
+    stale: list[Subject] = []
+    for token, seen in shown.items():
+        if isinstance(seen, Unauthenticated):
+            found[token] = seen
+            continue
+        recognition, used = seen
+        if not _good(recognition, now):
+            found[token] = Unauthenticated("This token has expired; sign in again.")
+            continue
+        found[token] = recognition
+        if memory is not None:
+            memory.put(token, recognition, began)
+        if used is None or used < stale_before:
+            stale.append(recognition.subject)
+    if stale:
+        _note_use(db, stale, now)
+    return found
+
+
+_Seen = tuple[Recognition, datetime | None]
+"""Whose token this is, and its last use."""
+
+
+def _read(
+    session: sqlmodel.Session, tokens: Sequence[str]
+) -> tuple[dict[str, _Seen | Unauthenticated], datetime, datetime]:
+    """What is there of each token, the time now, and since when a last use is new enough."""
     now = clock.now(session)
-    parts = api_key.parse(token)
-    found, used = _key(session, *parts) if parts else _session(session, token, now)
-    return found, used, now, now - timedelta(seconds=policy.of(session).last_use_every_s)
+    seen: dict[str, _Seen | Unauthenticated] = {}
+    claims: dict[str, keys.Claims] = {}
+    for token in tokens:
+        parts = api_key.parse(token)
+        try:
+            if parts is None:
+                claims[token] = keys.of(session).read(token, now)
+            else:
+                seen[token] = _key(session, *parts)
+        except Unauthenticated as refused:
+            seen[token] = refused
+    seen.update(_sessions(session, claims))
+    return seen, now, now - timedelta(seconds=policy.of(session).last_use_every_s)
 
 
 def told(found: Recognition, *, address: str, request_id: str, user_agent: str) -> Subject:
@@ -85,29 +134,35 @@ def told(found: Recognition, *, address: str, request_id: str, user_agent: str) 
     )  # fmt: skip
 
 
-def _session(session: sqlmodel.Session, token: str, now: datetime) -> tuple[Recognition, datetime | None]:
-    claims = keys.of(session).read(token, now)
-    try:
-        uid = SESSIONS.uid(claims.session)
-    except NotFound:
-        raise _refused() from None
-    statement = sqlmodel.select(Session, User).where(Session.uid == uid, col(User.id) == col(Session.user_id))
-    row = session.exec(statement).first()
-    if row is None:
-        raise _refused()
-    found, owner = row
-    if found.revoked_at is not None or not _usable(owner):
-        raise _refused()
-    subject = Subject(
-        user_id=owner.id,
-        user_uid=owner.uid,
-        user_name=owner.name,
-        admin=owner.admin,
-        roles=role.roles_of(session, owner.id),
-        session_id=found.id,
-    )
-    expires_at = min(found.expires_at, claims.expires_at)
-    return Recognition(subject, expires_at, claims.session), found.last_used_at
+def _sessions(session: sqlmodel.Session, claims: Mapping[str, keys.Claims]) -> dict[str, _Seen | Unauthenticated]:
+    """The sessions that tokens speak of."""
+    uids: dict[str, UUID | None] = dict.fromkeys(claims)
+    for token, said in claims.items():
+        with suppress(NotFound):
+            uids[token] = SESSIONS.uid(said.session)
+    wanted = {each for each in uids.values() if each is not None}
+    statement = sqlmodel.select(Session, User).where(col(User.id) == col(Session.user_id))
+    read = session.exec(statement.where(col(Session.uid).in_(wanted))) if wanted else ()
+    rows: dict[UUID | None, tuple[Session, User]] = {found.uid: (found, owner) for found, owner in read}
+    roles = role.roles_of_each(session, {owner.id for _, owner in rows.values()}) if rows else {}
+    seen: dict[str, _Seen | Unauthenticated] = {}
+    for token, said in claims.items():
+        row = rows.get(uids[token])
+        if row is None or row[0].revoked_at is not None or not _usable(row[1]):
+            seen[token] = _refused()
+            continue
+        found, owner = row
+        subject = Subject(
+            user_id=owner.id,
+            user_uid=owner.uid,
+            user_name=owner.name,
+            admin=owner.admin,
+            roles=roles[owner.id],
+            session_id=found.id,
+        )
+        expires_at = min(found.expires_at, said.expires_at)
+        seen[token] = (Recognition(subject, expires_at, said.session), found.last_used_at)
+    return seen
 
 
 def _key(session: sqlmodel.Session, public_id: str, secret: str) -> tuple[Recognition, datetime | None]:
@@ -140,12 +195,14 @@ def _refused() -> Unauthenticated:
     return Unauthenticated("This token is not valid.")
 
 
-def _note_use(db: Database, subject: Subject, now: datetime) -> None:
+def _note_use(db: Database, subjects: Sequence[Subject], now: datetime) -> None:
     """Note the last use. A database that cannot write now must not keep a good token out."""
-    table, key = (Session, subject.session_id) if subject.session_id is not None else (ApiKey, subject.api_key_id)
 
     def work(session: sqlmodel.Session) -> None:
-        session.execute(sa.update(table).where(col(table.id) == key).values(last_used_at=now))
+        for table, name in ((Session, "session_id"), (ApiKey, "api_key_id")):
+            used = sorted({getattr(each, name) for each in subjects} - {None})
+            if used:
+                session.execute(sa.update(table).where(col(table.id).in_(used)).values(last_used_at=now))
 
     try:
         db.run(work)

@@ -76,6 +76,11 @@ class Recognised:
         """Whether the mark was read lately."""
         return time.monotonic() < self._trusted_until
 
+    @property
+    def emptied(self) -> int:
+        """How often it was: while this and ``trusted`` stay as they are, nobody's standing has changed."""
+        return self._emptied
+
     def begin(self) -> int:
         """To be asked before the database is read, and given to :meth:`put`."""
         with self._lock:

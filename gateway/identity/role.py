@@ -5,6 +5,8 @@ Everybody in a tenant sees all its memberships. Not here: giving and taking them
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
@@ -33,6 +35,15 @@ def roles_of(session: Session, user_id: int) -> dict[int, Role]:
     """A user's role by tenant key."""
     statement = select(Membership.tenant_id, Membership.role).where(Membership.user_id == user_id)
     return {tenant_id: Role(held) for tenant_id, held in session.exec(statement)}
+
+
+def roles_of_each(session: Session, user_ids: Collection[int]) -> dict[int, dict[int, Role]]:
+    """As :func:`roles_of`, of many by one statement."""
+    statement = select(Membership.user_id, Membership.tenant_id, Membership.role)
+    found: dict[int, dict[int, Role]] = {each: {} for each in user_ids}
+    for user_id, tenant_id, held in session.exec(statement.where(col(Membership.user_id).in_(sorted(found)))):
+        found[user_id][tenant_id] = Role(held)
+    return found
 
 
 def fellows(subject: Subject) -> sa.Select[int]:

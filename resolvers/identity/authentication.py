@@ -10,6 +10,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from gateway.identity import authentication
 from gateway.identity.authentication import Recognition
@@ -18,33 +19,73 @@ from gateway.kernel.access import Subject
 from gateway.kernel.db import Database
 from gateway.kernel.errors import Unauthenticated, Unavailable
 from resolvers.kernel.context import on_thread
-from resolvers.transport.caller import Caller
-from resolvers.transport.once import Once
+from resolvers.transport.caller import Caller, Steady
 
+_READ_TOGETHER = 500
 _QUIET_READINGS = 8
 """The mark is read so often after the last token was shown."""
 
 
 class Door:
-    """Where tokens are shown. A thread is only needed for one that is not remembered, and one for all who show it in
-    the same moment: thousands of sockets may be told of the same event. While tokens are shown, the mark of
-    :mod:`gateway.identity.recognised` is read in the background, so that nobody waits for it.
+    """Where tokens are shown. A thread is only needed for one that is not remembered; those that are shown while it
+    reads are read together next, however many they are: thousands of sockets ask when somebody's standing changed.
+    While tokens are shown, the mark of :mod:`gateway.identity.recognised` is read in the background, so that nobody
+    waits for it.
     """
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._looking: Once[Recognition] = Once(0)
+        self._asked: dict[str, asyncio.Future[Recognition | Unauthenticated]] = {}
+        self._reading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
     async def recognised(self, token: str) -> Recognition:
         """Whose token this is. Raises Unauthenticated."""
         known = authentication.remembered(self._db, token)
-        return known if known is not None else await self._looking.get(token, lambda: self._look(token))
+        if known is not None:
+            return known
+        asked = self._asked.get(token)
+        if asked is None:
+            asked = self._asked[token] = asyncio.get_running_loop().create_future()
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(), name="door")
+        self._keep_watching()
+        found = await asyncio.shield(asked)
+        if isinstance(found, Unauthenticated):
+            raise Unauthenticated(found.message)
+        return found
 
-    async def _look(self, token: str) -> Recognition:
+    async def _read(self) -> None:
+        """Read what was asked for, until nothing is. What is asked for meanwhile is read after it was asked for."""
+        try:
+            while self._asked:
+                some = {token: self._asked.pop(token) for token in list(self._asked)[:_READ_TOGETHER]}
+                try:
+                    found = await on_thread(partial(authentication.authenticate_all, self._db, list(some)))
+                except Exception as error:  # noqa: BLE001 - it is told to those who asked
+                    for future in some.values():
+                        future.set_exception(error)
+                        future.exception()  # nobody may be left who asked
+                    continue
+                for future, seen in zip(some.values(), found, strict=True):
+                    future.set_result(seen)
+        finally:
+            self._reading = None
+
+    def steady(self) -> int | None:
+        """See :data:`resolvers.transport.caller.Steady`: what is remembered of tokens was all read since the last time
+        that somebody's standing changed, on whichever process.
+        """
+        memory: Recognised | None = self._db.provided("recognised")
+        if memory is None:
+            return None
+        memory.used = True
+        self._keep_watching()
+        return memory.emptied if memory.trusted else None
+
+    def _keep_watching(self) -> None:
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
-        return await on_thread(lambda: authentication.authenticate(self._db, token))
 
     async def _watch(self) -> None:
         """Keep what is remembered good, until no token was shown for a while."""
@@ -86,6 +127,11 @@ class Known:
     door: Door = field(repr=False, compare=False)
     told: dict[str, tuple[Recognition, Subject]] = field(default_factory=dict, repr=False, compare=False)
     """The subject of the newest operation, as long as who it is was not looked up anew."""
+
+    @property
+    def steady(self) -> Steady:
+        """The same for all who were recognised here."""
+        return self.door.steady
 
     async def valid(self) -> bool:
         """Whether the token still is recognised; asks no database while tokens are shown."""

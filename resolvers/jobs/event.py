@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
@@ -22,11 +22,12 @@ from gateway.kernel import noun as nouns
 from gateway.kernel.access import Need, Subject
 from gateway.kernel.command import AnyId, Command
 from gateway.kernel.noun import Noun
+from gateway.kernel.typical import Typical
 from resolvers.kernel import inputs
 from resolvers.kernel.context import Context
 from resolvers.kernel.graph import Node, wrap
+from resolvers.kernel.interests import Interest
 from resolvers.kernel.roots import subscription
-from gateway.kernel.typical import Typical
 from resolvers.transport.audience import Contexts, Tail
 
 
@@ -114,32 +115,39 @@ async def all_events(
     wanted = inputs.command_of(EventFilter, filter) if filter else EventFilter()
     uid = ids.decode(wanted.object_id)[1] if wanted.object_id is not None else None  # type: ignore[attr-defined]  # parse answers with EventFilter
     kinds = frozenset(wanted.nouns) if wanted.nouns is not None else None  # type: ignore[attr-defined]  # parse answers with EventFilter
-    feed = context.services.feed
+    feed, interest = context.services.feed, Interest(uid, kinds)
     place = Cursor.decode(after) if after is not None else await feed.newest()
     own = _alone(context)
     while context.together:
         end = await feed.newest()  # others may have come as far, though nothing that is wanted was on the way
         async for entry in feed.past(place, uid):
             place = entry.cursor
-            if await _told(entry, kinds, own):
+            if await _told(entry, interest, own):
                 yield Event(entry=entry)
         place = max(place, end)
-        tail = Tail(("events", kinds, uid), place, partial(_live, feed, place, uid, kinds))
+        tail = Tail(("events", kinds, uid), place, partial(_shared, feed, place, interest))
         yield tail
         place = tail.place
-    async with aclosing(_live(feed, place, uid, kinds, own)) as live:
+    async with aclosing(_live(feed, place, interest, own)) as live:
         async for event in live:
             yield event
 
 
-async def _live(
-    feed: Any, after: Cursor, uid: UUID | None, kinds: frozenset[str] | None, contexts: Contexts
-) -> AsyncGenerator[Event, None]:
+async def _live(feed: Any, after: Cursor, interest: Interest, contexts: Contexts) -> AsyncGenerator[Event, None]:
     """What happens behind a cursor, as those may know it in whose name ``contexts`` are."""
-    async with aclosing(feed.stream(after, uid)) as entries:
+    async with aclosing(feed.stream(after, interest)) as entries:
         async for entry in entries:
-            if await _told(entry, kinds, contexts):
+            if await _told(entry, interest, contexts):
                 yield Event(entry=entry)
+
+
+async def _shared(feed: Any, after: Cursor, interest: Interest, contexts: Contexts) -> AsyncGenerator[Event, None]:
+    """As :func:`_live`, for an audience: whoever comes to read other tenants leaves it, so only theirs are met."""
+    who = (await contexts()).subject
+    met = interest if who.admin else replace(interest, tenants=frozenset(who.roles))
+    async with aclosing(_live(feed, after, met, contexts)) as live:
+        async for event in live:
+            yield event
 
 
 def _alone(context: Context) -> Contexts:
@@ -157,8 +165,8 @@ DOUBT_S = 1.0
 """Those who may not see an event are asked whether they may by now when they were not for so long."""
 
 
-async def _told(entry: events.Event, kinds: frozenset[str] | None, contexts: Contexts) -> bool:
-    if kinds is not None and entry.noun not in kinds:
+async def _told(entry: events.Event, interest: Interest, contexts: Contexts) -> bool:
+    if not interest.wants(entry):
         return False
     if not events.visible((await contexts(DOUBT_S)).subject, entry):
         return False
@@ -225,7 +233,7 @@ class _Thing:
 
     async def live(self, after: Cursor, uid: UUID, version: int, contexts: Contexts) -> AsyncGenerator[Any, None]:
         """Its changes behind a cursor and a version, as those see it in whose name ``contexts`` are."""
-        async with aclosing(self.feed.stream(after, uid)) as entries:
+        async with aclosing(self.feed.stream(after, Interest(uid))) as entries:
             async for entry in entries:
                 context = await contexts()
                 try:

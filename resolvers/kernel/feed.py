@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from gateway.jobs.event import Cursor, Event, Page
 from gateway.kernel.db import Database
 from gateway.kernel.news import Ear
 from resolvers.kernel.context import on_thread
+from resolvers.kernel.interests import Interest, Interests
 
 BATCH = 500
 LOOK_EVERY_S = 0.1
@@ -39,14 +40,15 @@ told at once each, those of many jobs together.
 """
 MOST_WAITING = 5_000
 
+EVERYTHING = Interest()
+
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class Subscriber:
-    """Somebody who waits for events of one object (None: of all)."""
+    """Somebody who waits for events."""
 
-    object_uid: UUID | None
     waiting: deque[Event] = field(default_factory=deque)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     overflown: bool = False
@@ -66,8 +68,7 @@ class Feed:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._all: set[Subscriber] = set()
-        self._by_object: dict[UUID, set[Subscriber]] = defaultdict(set)
+        self._subscribers: Interests[Subscriber] = Interests()
         self._wake = asyncio.Event()
         self._cursor: Cursor | None = None
         self._task: asyncio.Task[None] | None = None
@@ -94,9 +95,13 @@ class Feed:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    async def stream(self, after: Cursor | None, object_uid: UUID | None = None) -> AsyncIterator[Event]:
-        """Events behind a cursor (None: from now on), in the log's order, without end."""
-        subscriber = self._subscribe(object_uid)
+    async def stream(self, after: Cursor | None, interest: Interest = EVERYTHING) -> AsyncIterator[Event]:
+        """Events behind a cursor (None: from now on), in the log's order, without end. What is there already comes
+        whatever its noun and tenant.
+        """
+        subscriber, object_uid = Subscriber(), interest.object_uid
+        self._subscribers.add(subscriber, interest)
+        self._wake.set()
         try:
             if after is None:
                 after = await self.newest()
@@ -119,7 +124,7 @@ class Feed:
                 if not subscriber.waiting and not subscriber.overflown:
                     await subscriber.ready.wait()
         finally:
-            self._unsubscribe(subscriber)
+            self._subscribers.discard(subscriber)
 
     async def newest(self) -> Cursor:
         """The place behind all events so far."""
@@ -141,21 +146,6 @@ class Feed:
             cursor = found[-1].cursor
 
     # ------------------------------------------------------------------------------------------ inside
-
-    def _subscribe(self, object_uid: UUID | None) -> Subscriber:
-        subscriber = Subscriber(object_uid)
-        (self._all if object_uid is None else self._by_object[object_uid]).add(subscriber)
-        self._wake.set()
-        return subscriber
-
-    def _unsubscribe(self, subscriber: Subscriber) -> None:
-        if subscriber.object_uid is None:
-            self._all.discard(subscriber)
-            return
-        mine = self._by_object.get(subscriber.object_uid, set())
-        mine.discard(subscriber)
-        if not mine:
-            self._by_object.pop(subscriber.object_uid, None)
 
     def _reader(self, cursor: Cursor, object_uid: UUID | None = None) -> Callable[[], Page]:
         def read() -> Page:
@@ -192,10 +182,6 @@ class Feed:
             return min(LOOK_AGAIN_S * 2.0 ** (self._held_back - 1), LOOK_EVERY_S)
         return LOOK_SELDOM_S if self._ear.hears else LOOK_EVERY_S
 
-    @property
-    def _subscribers(self) -> bool:
-        return bool(self._all or self._by_object)
-
     async def _look(self) -> None:
         if not self._subscribers:
             self._cursor = None
@@ -203,13 +189,13 @@ class Feed:
         if self._cursor is None:
             self._cursor = await self.newest()
             # Those who came before this moment look at the log themselves for what they may have missed.
-            for subscriber in [*self._all, *(each for some in self._by_object.values() for each in some)]:
+            for subscriber in self._subscribers:
                 subscriber.overflown = True
                 subscriber.ready.set()
         while True:
             found, held_back = await on_thread(self._reader(self._cursor))
             for event in found:
-                for subscriber in [*self._all, *self._by_object.get(event.object_uid, ())]:
+                for subscriber in self._subscribers.of(event):
                     subscriber.put(event)
             if found:
                 self._cursor = found[-1].cursor

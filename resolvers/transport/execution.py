@@ -251,9 +251,8 @@ class Engine:
 
     async def _followed(self, view: View, tail: Tail, offer: Offer) -> bool:
         ready = view.ready
-        who = (ready.identity.key, ready.identity.expires_at)
         return await self._audiences.follow(
-            tail, Listener(view, who, lambda: self._built_context(ready), offer, tail.place)
+            tail, Listener(view, ready.identity, lambda: self._built_context(ready), offer, tail.place)
         )
 
     async def _event(self, view: View, event: Any) -> Answer:

@@ -44,7 +44,7 @@ class PromptSockets(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.logger = _quiet
+        self.logger = self.conn.logger = _quiet
         self.queue = _Letters(self.loop)  # type: ignore[assignment]  # it has what is used of one
         self.writable = _Gate(self.loop)  # type: ignore[assignment]  # likewise
         self._end: asyncio.TimerHandle | None = None

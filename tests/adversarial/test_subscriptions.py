@@ -125,7 +125,7 @@ async def _feed(neighbours: Neighbours) -> AsyncIterator[Feed]:
 
 
 def _subscribers(feed: Feed) -> int:
-    return len(feed._all) + sum(len(each) for each in feed._by_object.values())
+    return len(feed._subscribers)
 
 
 async def _until(condition: Callable[[], bool]) -> None:

@@ -9,7 +9,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import count
@@ -20,9 +20,9 @@ import pytest
 from gateway.jobs import event as events
 from gateway.kernel.access import Role, Subject
 from gateway.kernel.noun import BY_PREFIX
+from gateway.kernel.typical import Typical
 from resolvers.kernel.context import Context
 from resolvers.kernel.feed import Feed
-from gateway.kernel.typical import Typical
 from resolvers.schema import schema
 from resolvers.transport.app import Caller, TransportSettings
 from resolvers.transport.caller import Transport
@@ -40,13 +40,31 @@ PLAIN = "subscription($id: ID!) { serverChanged(id: $id) { description } }"
 CHANGED = "subscription($id: ID!) { serverChanged(id: $id) { description keypair { name } } }"
 
 
-@dataclass
 class Known:
-    """Somebody who is connected."""
+    """Somebody who is connected. One of those whose standing is ``watched`` can tell that nobody's has changed."""
 
-    subject: Subject
-    key: str
-    expires_at: datetime | None = None
+    changes = 0
+
+    def __init__(self, subject: Subject, key: str, *, watched: bool = True) -> None:
+        self._subject = subject
+        self.key = key
+        self.expires_at: datetime | None = None
+        self.asked = 0
+        self.steady = Known.unchanged if watched else None
+
+    @classmethod
+    def unchanged(cls) -> int:
+        return cls.changes
+
+    @property
+    def subject(self) -> Subject:
+        self.asked += 1
+        return self._subject
+
+    @subject.setter
+    def subject(self, new: Subject) -> None:
+        Known.changes += 1
+        self._subject = new
 
     async def valid(self) -> bool:
         return True
@@ -104,7 +122,7 @@ def scene(world: World) -> Scene:
 
 
 @asynccontextmanager
-async def pushing(world: World) -> AsyncIterator[Callable[..., Any]]:
+async def pushing(world: World, *, watched: bool = True) -> AsyncIterator[Callable[..., Any]]:
     """Gives a function that opens a subscription of somebody."""
     feed = Feed(world.db)
     services = replace(world.services, feed=feed)
@@ -126,7 +144,7 @@ async def pushing(world: World) -> AsyncIterator[Callable[..., Any]]:
         caller = Caller(None, "127.0.0.1", None, f"a-request-{number:04}", Transport.WEBSOCKET)
         if "$after" in text:
             variables["after"] = after
-        known = Known(replace(who.subject, request_id=caller.request_id), f"{who.subject.user_id}")
+        known = Known(replace(who.subject, request_id=caller.request_id), f"{who.subject.user_id}", watched=watched)
         ready = await engine.prepare(GraphQLRequest(query=text, variables=variables), known, caller)
         ears.append(Ear(known, partial(engine.stream, ready)))
         return ears[-1]
@@ -280,13 +298,14 @@ def test_a_stranger_hears_nothing(scene: Scene) -> None:
     assert told["events"]["kind"] == "network.created"  # and of the server before it nothing
 
 
-def test_roles_count_as_they_are_when_something_happens(scene: Scene) -> None:
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "asked each time"])
+def test_roles_count_as_they_are_when_something_happens(scene: Scene, watched: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """Who lost its role hears nothing from then on, and who got one hears; all of them sat in one audience."""
     alice, colleague, server = prepared(scene)
     stranger = scene.world.member(scene.world.tenant())
 
     async def run() -> None:
-        async with pushing(scene.world) as opened:
+        async with pushing(scene.world, watched=watched) as opened:
             stays, goes = await opened(alice, EVENTS), await opened(colleague, EVENTS)
             comes = await opened(stranger, EVENTS)
             await together([stays, goes], lambda told: change(scene, server, told))
@@ -375,7 +394,9 @@ def test_whoever_comes_when_and_reads_however_gets_every_event_once_and_in_order
             last = events.newest(session)
         change(scene, server, str(dice.random()))()
         with scene.world.db.read() as session:
-            log.extend(each.cursor.encode() for each in events.after(session, last, 500).events if each.noun == "server")
+            log.extend(
+                each.cursor.encode() for each in events.after(session, last, 500).events if each.noun == "server"
+            )
 
     async def run() -> None:
         async with pushing(scene.world) as opened:
@@ -410,3 +431,44 @@ def test_a_scope_that_asks_for_nobody_in_particular_is_the_same_for_all_of_a_sta
     anybody = Typical.of(one)
     assert shown(anybody) == shown(one)
     assert anybody.asked or shown(one) == shown(other)
+
+
+def test_nobody_is_asked_while_nobodys_standing_changes(scene: Scene) -> None:
+    """But for one, whose context is looked with; and all are once it did."""
+    alice, _colleague, server = prepared(scene)
+    people = [alice, *(scene.world.member(scene.tenant_row) for _ in range(8))]
+
+    async def run() -> None:
+        async with pushing(scene.world) as opened:
+            ears = [await opened(who, CURSORS) for who in people]
+            await together(ears, lambda told: change(scene, server, told))
+            await following(ears, change(scene, server, "by now all of them have been asked"))
+            before = [ear.who.asked for ear in ears]
+            await following(ears, change(scene, server, "quiet"))
+            assert [ear.who.asked - was for ear, was in zip(ears, before, strict=True)][1:] == [0] * 8
+            Known.changes += 1
+            await following(ears, change(scene, server, "somebody's standing has changed"))
+            assert all(ear.who.asked > was for ear, was in zip(ears, before, strict=True))
+
+    asyncio.run(run())
+
+
+def test_a_change_in_one_tenant_is_no_matter_of_the_others(scene: Scene) -> None:
+    """Their audiences are not even woken: what a change costs does not grow with the tenants that are there."""
+    alice, _colleague, server = prepared(scene)
+    strangers = [scene.world.member(scene.world.tenant()) for _ in range(5)]
+
+    async def run() -> None:
+        async with pushing(scene.world) as opened:
+            own = await opened(alice, EVENTS)
+            others = [await opened(who, EVENTS) for who in strangers]
+            await together([own], lambda told: change(scene, server, told))
+            async with asyncio.timeout(30):
+                while len(opened.audiences.all) < 6:  # type: ignore[attr-defined]  # noqa: ASYNC110 - put there by pushing; no event tells of it
+                    await asyncio.sleep(0.01)
+            before = [ear.who.asked for ear in others]
+            await following([own], change(scene, server, "a matter of alice's tenant"))
+            assert [ear.who.asked for ear in others] == before
+            assert all(ear.silent for ear in others)
+
+    asyncio.run(run())
