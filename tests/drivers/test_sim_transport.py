@@ -36,7 +36,7 @@ def test_a_file_is_read_as_it_is(tmp_path: Path, size_bytes: int, written: dict[
         for at, content in written.items():
             file.seek(at)
             file.write(content)
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, int | None]] = []
     content = path.read_bytes()
     found = _read(path, Deadline(30), lambda done, of: told.append((done, of)))
     assert found == (hashlib.sha256(content).hexdigest(), content.count(0) == size_bytes)
