@@ -203,7 +203,7 @@ def prune(session: Session) -> int:
 
 _QUIET = frozenset({"version", "updated_at"})
 _WRITTEN = ("at", "kind", "noun", "object_uid", "tenant_id", "version", "changed")
-_INSERT = Prepared(sa.insert(Event).values({name: sa.bindparam(name) for name in _WRITTEN}))
+_INSERT = Prepared(sa.insert(Event).values({name: sa.bindparam(name) for name in _WRITTEN}).inline())
 """Events are written past the unit of work: nobody needs them as objects."""
 
 
