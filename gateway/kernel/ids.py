@@ -7,6 +7,7 @@ by time of creation, so newer rows lie together on disk. Specification: TypeID 0
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from uuid import UUID
 
 import uuid_utils.compat
@@ -48,8 +49,9 @@ def _encode(prefix: str, number: int) -> str:
     return f"{prefix}_{''.join(digits)}"
 
 
+@lru_cache(maxsize=4096)
 def decode(text: str) -> tuple[str, UUID]:
-    """Prefix and uid of a TypeID. Raises Invalid when the text is none."""
+    """Prefix and uid of a TypeID. Raises Invalid when the text is none; remembers those asked for lately."""
     prefix, _, digits = text.rpartition("_")
     if not prefix or len(digits) != _LENGTH or digits[0] > "7" or len(prefix) > 63:  # noqa: PLR2004 - TypeID's own limit
         raise Invalid("This is not an id of this cloud.")

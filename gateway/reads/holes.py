@@ -1,10 +1,11 @@
 """Holes in a database's JSON: where it left to Python what it would print otherwise, or slowly.
 
-An id is its uid in hexadecimal between two marks, within the quotes of its string; all ids of an answer are turned
-into TypeIDs together, by shifting one long integer. Any other hole is an array of its number, columns and the end mark.
+An id is its uid in hexadecimal between two marks of a byte, within the quotes of its string; all ids of an answer are
+turned into TypeIDs together, by shifting one long integer. Any other hole is an array of its number, columns and the
+end mark.
 
 Invariant: what a client stored can never be taken for a hole, because a mark is a random word that each process makes
-for itself and tells nobody, or a control character, which JSON has only escaped. The answer is pure ASCII, like the
+for itself and tells nobody, or a byte that no JSON has of itself. The answer is pure ASCII, like the
 ordinary encoder's.
 """
 
@@ -23,15 +24,15 @@ from gateway.reads.tree import Fill
 
 MARK = f"~{secrets.token_hex(8)}~"
 """Begins and ends a hole."""
-ID_MARK = f"~{secrets.token_hex(4)}"
-"""Stands before and behind an id, where JSON is printed by functions that escape."""
+ID_MARK = b"\xff"
+"""Stands before and behind an id on SQLite, which prints it as it is; no text in UTF-8 has this byte."""
 RAW_ID_MARK = "\x01"
-"""The same where JSON is put together as text: the quickest to find."""
+"""The same on PostgreSQL, which keeps no text that is not UTF-8. JSON has it only escaped."""
 POISON = f"~{secrets.token_hex(8)}!"
 """Stands where the schema promised what the row does not hold: the executor is to tell the error."""
 
 _HOLES = re.compile(rb'\["%s([0-9]+)",(.*?),"%s"\]' % (MARK.encode(), MARK.encode()))
-_ID_MARK, _RAW_ID_MARK, _POISON = ID_MARK.encode(), RAW_ID_MARK.encode(), POISON.encode()
+_RAW_ID_MARK, _POISON = RAW_ID_MARK.encode(), POISON.encode()
 _FOREIGN = re.compile(r"[^\x00-\x7e]+")
 _DIGITS = bytes.maketrans(bytes(range(32)), ALPHABET.encode())
 _LANE_BITS = 256
@@ -62,7 +63,7 @@ class Holes:
             raise NotAsPromised
         if self._fills:
             text = _HOLES.sub(self._fill, text)
-        text = with_ids(text, _RAW_ID_MARK if _RAW_ID_MARK in text else _ID_MARK)
+        text = with_ids(text, _RAW_ID_MARK if _RAW_ID_MARK in text else ID_MARK)
         return text if text.isascii() and b"\x7f" not in text else _escaped(text)
 
     def _fill(self, found: re.Match[bytes]) -> bytes:
@@ -79,7 +80,7 @@ class Holes:
         return made
 
 
-def with_ids(text: bytes, mark: bytes = _ID_MARK) -> bytes:
+def with_ids(text: bytes, mark: bytes = ID_MARK) -> bytes:
     """The text with TypeIDs where marked uids were."""
     pieces = text.split(mark)
     if len(pieces) == 1:

@@ -50,7 +50,14 @@ class PostgresReader:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._room = asyncio.Semaphore(_CONNECTIONS)
 
-    async def read(self, text: str, parameters: Sequence[Any], *, small: bool) -> Sequence[bytes | None]:  # noqa: ARG002 - the event loop waits for either
+    async def read(
+        self,
+        text: str,
+        parameters: Sequence[Any],
+        *,
+        small: bool,  # noqa: ARG002 - the event loop waits for either
+        bounded: bool = False,  # noqa: ARG002 - as above
+    ) -> Sequence[bytes | None]:
         """The one row of a statement. Raises NotRead."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:

@@ -81,6 +81,11 @@ def literal(text: str) -> Literal:
     return Literal(text)
 
 
+def _bytes(text: bytes) -> Sql:
+    """A text of our own in SQLite's SQL which is no UTF-8."""
+    return sa.literal_column(f"CAST(x'{text.hex()}' AS TEXT)", sa.Text())
+
+
 def plain(column: Sql) -> Sql:
     """A column without the rules of its Python type."""
     return sa.type_coerce(column, sa.Text)
@@ -134,7 +139,7 @@ class SqliteWords:
 
     def typeid(self, prefix: str, uid: Sql) -> Sql:
         """A TypeID, as JSON."""
-        return literal(f"{prefix}_{ID_MARK}").concat(plain(uid)).concat(literal(ID_MARK))
+        return _bytes(f"{prefix}_".encode() + ID_MARK).concat(plain(uid)).concat(_bytes(ID_MARK))
 
     def typeid_text(self, prefix: str, uid: Sql) -> Sql:
         """By the function that :mod:`gateway.reads.sqlite` gives its connections."""

@@ -53,7 +53,7 @@ log = structlog.get_logger(__name__)
 
 
 Bound = tuple[Plan, Sequence[Any], bool]
-"""A plan, its statement's parameters for one request, and whether it is small."""
+"""A plan, its statement's parameters for one request, and whether it reads little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,8 @@ class Planner:
             if bound is None:
                 return None
             plan, parameters, small = bound
-            return plan.data(await self._connections.read(plan.statement.text, parameters, small=small))
+            text = plan.statement.text
+            return plan.data(await self._connections.read(text, parameters, small=small, bounded=plan.light))
         except (Unplanned, Unspelt, NotRead, NotAsPromised, Refusal, Refusals) as reason:
             log.debug("answered by the executor", reason=repr(reason))
         except Exception:

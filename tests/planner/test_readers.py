@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +98,23 @@ def test_sqlite_is_closed(ways: TwoWays) -> None:
         made.close()
         assert asyncio.run(made.read("SELECT '1'", (), small=True)) == (b"1",)
     made.close()
+
+
+def test_only_what_an_index_bounds_and_was_quick_holds_the_loop(tmp_path: Path) -> None:
+    made = SqliteReader(sa.make_url(f"sqlite:///{tmp_path}/one.db"))
+
+    async def looped(text: str, *, bounded: bool) -> bool:
+        """Whether it was read in the loop's own thread."""
+        before = made.inline
+        await made.read(text, (), small=False, bounded=bounded)
+        return made.inline > before
+
+    async def work() -> list[bool]:
+        slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT count(*) FROM n"
+        asked = [("SELECT '1'", True), ("SELECT '1'", True), ("SELECT '1'", False), (slow, True), (slow, True)]
+        return [await looped(text, bounded=bounded) for text, bounded in asked]
+
+    try:
+        assert asyncio.run(work()) == [False, True, False, False, False]
+    finally:
+        made.close()
