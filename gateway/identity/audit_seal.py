@@ -23,6 +23,8 @@ from gateway.kernel.row import Row
 from gateway.kernel.secretbox import Sealed
 
 _AT_ONCE = 500
+_SEALED_AT_ONCE = 100
+"""So many records are sealed in one transaction: on SQLite all other writers wait for it."""
 _LATE_RECORDS = 10_000
 """A slower transaction may commit a record behind this many later ones and is still sealed."""
 
@@ -56,7 +58,7 @@ class Verdict:
 def seal(db: Database) -> int:
     """Seal what is not sealed yet; how many records."""
     with db.read() as session:
-        if not _unsealed(session):
+        if not _unsealed(session, 1):
             return 0
     return db.run(_seal)
 
@@ -113,20 +115,19 @@ def _seal(session: Session) -> int:
     box = _box(session)
     newest = session.exec(select(AuditSeal.digest).order_by(col(AuditSeal.id).desc()).limit(1)).first()
     previous = newest or _START
-    records = _unsealed(session)
+    records = _unsealed(session, _SEALED_AT_ONCE)
     for each in records:
         digest = box.fingerprint(previous + canonical(each))
-        session.add(AuditSeal(record_id=each.id, previous=previous, digest=digest))
-        session.flush()  # one by one: the order of the links is the order of their keys
+        session.add(AuditSeal(record_id=each.id, previous=previous, digest=digest))  # written in this order
         previous = digest
     return len(records)
 
 
-def _unsealed(session: Session) -> list[AuditRecord]:
+def _unsealed(session: Session, limit: int) -> list[AuditRecord]:
     newest = session.exec(select(func.max(AuditSeal.record_id))).one() or 0
     known = sa.exists().where(col(AuditSeal.record_id) == col(AuditRecord.id))
     statement = select(AuditRecord).where(col(AuditRecord.id) > newest - _LATE_RECORDS, ~known)
-    return list(session.exec(statement.order_by(col(AuditRecord.id)).limit(_AT_ONCE)))
+    return list(session.exec(statement.order_by(col(AuditRecord.id)).limit(limit)))
 
 
 def _fault(box: Sealed, previous: str, link: AuditSeal, record: AuditRecord | None) -> str | None:

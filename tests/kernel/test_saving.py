@@ -142,7 +142,17 @@ def test_rows_that_hang_together_are_written_in_one_go(world: World) -> None:
         session.flush()
         tenant.description = "changed in the same unit of work"
         now = world.db.clock()
-        session.add(Webhook(tenant_id=tenant.id, name="w", url="https://example.org", sealed_secret="s", due_at=now))
+        session.add(
+            Webhook(
+                tenant_id=tenant.id,
+                name="w",
+                url="https://example.org",
+                sealed_secret="s",
+                due_at=now,
+                cursor_transaction=0,
+                cursor_id=0,
+            )
+        )
 
     world.db.run(work)
     with world.db.read() as session:
