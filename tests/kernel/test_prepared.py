@@ -92,26 +92,3 @@ def test_statements_are_part_of_the_unit_of_work(world: World) -> None:
         assert {each.name for each in session.exec(select(Flavor))} == {"'; drop table flavor; --", "b"}
     with pytest.raises(KeyError):
         world.db.run(lambda session: RENAME.run(session, key=1))
-
-
-def test_a_rollback_forgets_no_statement(world: World) -> None:
-    """Neither after statements which the database's own library might prepare, nor in the pool's next connection."""
-    key = world.db.run(_flavor)
-
-    def often(session: Session) -> None:
-        for _ in range(20):
-            assert RENAME.run(session, key=key, called="x") == 1
-            assert session.exec(select(Flavor.name)).all() == ["x"]
-
-    for _ in range(3):
-        world.db.rehearse(often)
-        with pytest.raises(KeyError):
-            world.db.run(lambda session: (often(session), {}["nothing"]))
-    world.db.run(often)
-
-
-def _flavor(session: Session) -> int:
-    row = Flavor(name="a", vcpus=1, ram_mib=1, disk_gib=1)
-    session.add(row)
-    session.flush()
-    return row.id
