@@ -40,6 +40,9 @@ class Straight:
         self._transformer: Any = Transformer(made)
         self._names: OrderedDict[str, bytes] = OrderedDict()
         self._count = 0
+        # After each rollback psycopg would have the server forget all statements, ours too, in case a table was made
+        # and taken back. PostgreSQL itself plans a statement anew when what it is about has changed.
+        made._prepared.clear = _nothing  # type: ignore[method-assign]  # noqa: SLF001 - there is no public way
 
     @classmethod
     def of(cls, connection: Any) -> Straight:
@@ -79,6 +82,11 @@ class Straight:
         if self._libpq.status == ConnStatus.BAD:
             raise psycopg.OperationalError(result.get_error_message())
         raise errors.error_from_result(result)
+
+
+def _nothing() -> bool:
+    """Nothing is forgotten."""
+    return False
 
 
 class Answer:

@@ -89,14 +89,13 @@ def test_it_is_part_of_the_transaction(db: Database) -> None:
     with db.write() as session:
         ADD.run(session, **{**dict.fromkeys(NAMES), "id": 1})
         with pytest.raises(IntegrityError), session.begin_nested():
-            ADD.run(session, **{**dict.fromkeys(NAMES), "id": 2})
-            ADD.run(session, **{**dict.fromkeys(NAMES), "id": 2})
+            ADD.each(session, [{**dict.fromkeys(NAMES), "id": 2}] * 2)
         ADD.run(session, **{**dict.fromkeys(NAMES), "id": 3})
     assert keys(db) == [1, 3]
 
 
 def test_statements_outlive_rollbacks(db: Database) -> None:
-    """psycopg has the server forget every statement after a rollback, once it has prepared one of its own."""
+    """After a rollback psycopg has the server forget every statement, once it has prepared one of its own."""
     add(db, 1)
     with db.read() as session:
         pid = session.execute(PID).scalar_one()
