@@ -33,6 +33,7 @@ CODES: Mapping[str, _Answer] = {
     "AGENT_UNSYNCED": Transient,
     "DEVICE_MISSING": Transient,
     "MULTIPLE_DOMAINS": Transient,
+    "NONE": Transient,  # its words are lost: the thread let go of a libvirt object before it asked for them
     # Another host may do it.
     "INTERNAL_ERROR": HostAtFault,
     "NO_MEMORY": HostAtFault,
