@@ -58,7 +58,7 @@ def test_each_error_has_one_answer(error: libvirt.libvirtError, answer: type[Dri
 
 
 def test_an_error_without_words_is_asked_again() -> None:
-    """libvirt keeps a thread's last error, which any later call of the thread forgets: also one of a finaliser."""
+    """A thread's last error is forgotten by any later call of the thread: also by one of a finaliser."""
     with pytest.raises(Transient) as caught, errors.told("trying"):
         raise libvirt.libvirtError("virDomainLookupByUUIDString() failed")
     assert (caught.value.reason, caught.value.vendor_code) == ("trying: virDomainLookupByUUIDString() failed", "NONE")
