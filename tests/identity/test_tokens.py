@@ -8,6 +8,8 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -24,6 +26,7 @@ from gateway.kernel.errors import Unauthenticated
 from gateway.kernel.secretbox import Sealed
 from resolvers.identity.authentication import Door
 from tests.identity.conftest import Person, second_process, with_token
+from tests.statements import counted
 from tests.world import World
 
 People = Callable[..., Person]
@@ -277,6 +280,54 @@ def test_busy_tokens_are_read_by_one_statement_for_all(world: World, person: Peo
     others = [each for each in asked if "identity_mark" not in each]
     assert asked
     assert others == []
+
+
+def test_tokens_that_are_shown_together_are_read_together(
+    world: World, person: People, place: Callable[..., str]
+) -> None:
+    """Each is told of its own, and one that is worth nothing keeps no other out; twelve cost what two do."""
+    people = [person(f"p{number}") for number in range(12)]
+    labs = [place(f"lab{number}", {f"p{number}": "MEMBER"}) for number in range(3)]
+    tokens = [each.sign_in() for each in people]
+    api_key = people[0].client().do("apiKeyCreate", "token", tenantId=labs[0], name="k", role="READER")["token"]
+    authentication.authenticate_all(world.db, tokens)  # their use is noted
+    door = Door(world.db)
+
+    async def act(shown: list[str]) -> list[object]:
+        world.db.provided("recognised").empty()
+        return await asyncio.gather(*map(door.recognised, shown), return_exceptions=True)
+
+    with counted(world.db) as few:
+        asyncio.run(act(tokens[:2]))
+    with counted(world.db) as many:
+        found = asyncio.run(act(tokens))
+    assert [each.subject.user_name for each in found] == [f"p{number}" for number in range(12)]  # type: ignore[attr-defined]  # none was refused
+    assert [len(each.subject.roles) for each in found] == [1] * 3 + [0] * 9  # type: ignore[attr-defined]  # likewise
+    assert sum("identity_mark" not in each for each in many) <= sum("identity_mark" not in each for each in few) + 3
+    people[1].client().do("sessionRevoke", "__typename", sessionId=found[1].key)  # type: ignore[attr-defined]  # likewise
+    first, revoked, forged, key = asyncio.run(act([tokens[0], tokens[1], tokens[2][:-2], api_key]))
+    assert first.subject.user_name == key.subject.user_name == "p0"  # type: ignore[attr-defined]  # likewise
+    assert isinstance(revoked, Unauthenticated)
+    assert isinstance(forged, Unauthenticated)
+
+
+def test_steadiness_is_told_of_as_long_as_nobodys_standing_changed(world: World, person: People) -> None:
+    ada = person("ada")
+    token = ada.sign_in()
+    door = Door(world.db)
+    flavor: dict[str, Any] = {"name": "f", "vcpus": 1, "ramMib": 128, "diskGib": 1}
+
+    async def act() -> None:
+        world.db.provided("recognised").empty()
+        await door.recognised(token)
+        before = door.steady()
+        assert before is not None
+        await asyncio.to_thread(partial(world.admin.do, "flavorCreate", "__typename", **flavor))
+        assert door.steady() == before
+        await asyncio.to_thread(partial(world.admin.do, "userUpdate", "__typename", id=ada.id, fullName="Ada"))
+        assert door.steady() != before
+
+    asyncio.run(act())
 
 
 def test_a_lost_role_acts_within_a_second_on_every_process(

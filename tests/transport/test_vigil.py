@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -44,3 +46,38 @@ async def test_all_who_showed_a_token_are_told_of_its_end() -> None:
         await asyncio.wait_for(asyncio.gather(gone, gone_too), 5)
         assert not stays.done()
     assert len(vigil) == 0
+
+
+async def _checked(desk: Desk, times: int) -> None:
+    async with asyncio.timeout(5):
+        while desk.checks < times:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(POLL_S)
+
+
+class Steady(ToyIdentity):
+    """One that can tell that nothing has changed."""
+
+    @property
+    def steady(self) -> Callable[[], int]:
+        return self.desk.revoked.__len__
+
+
+async def test_nobody_is_checked_again_until_something_changes_and_then_everybody() -> None:
+    desk = Desk()
+    vigil, ann, bob = Vigil(POLL_S), Steady("ann", desk), Steady("bob", desk)
+    with vigil.over(ann) as gone, vigil.over(bob) as stays:
+        await _checked(desk, 2)
+        await asyncio.sleep(10 * POLL_S)
+        assert desk.checks == 2, "once each"
+        desk.revoked.add("ann")
+        await asyncio.wait_for(gone, 5)
+        await _checked(desk, 4)
+        assert not stays.done()
+
+
+async def test_what_expires_ends_though_nothing_changes() -> None:
+    ann = Steady("ann", Desk(), datetime.now(UTC) + timedelta(seconds=0.1))
+    with Vigil(POLL_S).over(ann) as gone:
+        await asyncio.wait_for(gone, 5)
+    assert ann.expires_at is not None
+    assert datetime.now(UTC) >= ann.expires_at
