@@ -63,11 +63,7 @@ class Database:
             self._read = _one_compiler(_sqlite_engine(self.url, write=False))
             self._write = _one_compiler(_sqlite_engine(self.url, write=True))
         else:
-            # What psycopg prepares by itself it lets go with DEALLOCATE ALL after a rollback, and ours with it.
-            alone = {"prepare_threshold": None}
-            self._write = _one_compiler(
-                sa.create_engine(self.url, pool_size=16, max_overflow=16, pool_use_lifo=True, connect_args=alone)
-            )
+            self._write = _one_compiler(sa.create_engine(self.url, pool_size=16, max_overflow=16, pool_use_lifo=True))
             _ping_idle(self._write)
             self._read = self._write.execution_options(isolation_level="AUTOCOMMIT")
 
