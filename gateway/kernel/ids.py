@@ -20,7 +20,8 @@ UidSource = Callable[[], UUID]
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
-_LENGTH = 26
+DIGITS = 26
+"""So many follow the prefix and its underscore."""
 
 
 def system() -> UUID:
@@ -53,7 +54,7 @@ def _encode(prefix: str, number: int) -> str:
 def decode(text: str) -> tuple[str, UUID]:
     """Prefix and uid of a TypeID. Raises Invalid when the text is none; remembers those asked for lately."""
     prefix, _, digits = text.rpartition("_")
-    if not prefix or len(digits) != _LENGTH or digits[0] > "7" or len(prefix) > 63:  # noqa: PLR2004 - TypeID's own limit
+    if not prefix or len(digits) != DIGITS or digits[0] > "7" or len(prefix) > 63:  # noqa: PLR2004 - TypeID's own limit
         raise Invalid("This is not an id of this cloud.")
     number = 0
     try:

@@ -192,6 +192,29 @@ _OF_PORT = Rows(
 )
 
 
+def held_figures(_columns: Any) -> tuple[Any, ...]:
+    """What of the addresses that a subnet's ports hold tells :func:`room`."""
+    return (func.count(),)
+
+
+def free_figures(columns: Any) -> tuple[Any, ...]:
+    """What of a subnet's free ranges tells :func:`room`: sums of the upper and the lower halves of their ends, since a
+    sum of 64-bit numbers does not fit 64 bits.
+    """
+    halves = (
+        half
+        for end in (columns.last, columns.first)
+        for half in (end.op(">>")(sa.literal_column("32")), end.op("&")(sa.literal_column("4294967295")))
+    )
+    return (func.count(), *(func.coalesce(func.sum(half), sa.literal_column("0")) for half in halves))
+
+
+def room(held: Sequence[int], free: Sequence[int]) -> Room:
+    """How full a subnet is, by these figures."""
+    count, last_upper, last_lower, first_upper, first_lower = free
+    return Room(held[0], ((last_upper - first_upper) << 32) + last_lower - first_lower + count)
+
+
 def rooms(session: Session, subnet_ids: Sequence[int]) -> dict[int, Room]:
     """How full these subnets are, by two statements whatever their number."""
     counted = select(PortAddress.subnet_id, func.count()).where(col(PortAddress.subnet_id).in_(subnet_ids))

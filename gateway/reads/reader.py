@@ -114,6 +114,7 @@ class SqliteReader:
             )
             found.text_factory = bytes
             found.create_function("stratograph_typeid", 2, _typeid, deterministic=True)
+            found.create_function("stratograph_uid", 1, _uid, deterministic=True)
             for pragma in (
                 "foreign_keys=ON", "busy_timeout=10000", f"cache_size=-{_CACHE_KIB}", f"mmap_size={_MAPPED_BYTES}",
                 "query_only=ON",
@@ -134,3 +135,7 @@ class SqliteReader:
 def _typeid(prefix: bytes | str, uid: bytes | str) -> str:
     plain = (each if isinstance(each, str) else each.decode() for each in (prefix, uid))
     return ids.encode_hex(*plain)
+
+
+def _uid(text: bytes | str | None) -> str | None:
+    return None if text is None else ids.decode(text if isinstance(text, str) else text.decode())[1].hex

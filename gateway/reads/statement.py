@@ -30,6 +30,8 @@ from gateway.reads.tree import (
     Hole,
     Id,
     Kind,
+    Kindred,
+    Named,
     Node,
     Object,
     One,
@@ -38,6 +40,8 @@ from gateway.reads.tree import (
     PartOf,
     Root,
     Rows,
+    Several,
+    Sums,
     Value,
 )
 from gateway.reads.words import PostgresWords, SqliteWords, Words
@@ -145,6 +149,8 @@ class _Builder:
         """A root field's value."""
         if isinstance(root, Const):
             return spelling.literal(root.text)
+        if isinstance(root, Several):
+            return self._several(root)
         if not isinstance(root, One):
             return self._words.finished(self._value(root, None))
         at = self._alias(root.table)
@@ -185,14 +191,15 @@ class _Builder:
             case Column():
                 return self._column(value, at)
             case Hole():
-                columns = [self._words.value(at.c[each.name], each.kind, null=True) for each in value.columns]
-                return self._hole(columns, value.fill, keep=value.keep)
+                return self._hole([self._known(each, at) for each in value.columns], value.fill, keep=value.keep)
             case Rows():
                 return self._rows(value, at)
             case Page():
                 return self._page(value, at)
             case Node():
                 return self._object(value.item, at)
+            case Named():
+                return self._named(value, at)
             case Object():
                 return self._object(value, at)
             case Cursor():
@@ -204,6 +211,38 @@ class _Builder:
 
     def _hole(self, columns: Sequence[Sql], fill: Any, *, keep: bool) -> Sql:
         return spelling.hole(self._words, self._holes.add(fill, keep=keep), columns)
+
+    def _known(self, value: Column | Sums, at: Any) -> Sql:
+        """What a hole is made of."""
+        if isinstance(value, Column):
+            return self._words.value(at.c[value.name], value.kind, null=True)
+        inner = self._alias(value.table)
+        parts = self._words.sequence([self._words.number(part) for part in value.parts(inner.c)])
+        found = sa.select(self._words.finished(parts)).select_from(inner).where(inner.c[value.key] == at.c.id)
+        return self._words.nested(found.correlate(at))
+
+    def _named(self, value: Named, at: Any) -> Sql:
+        text = at.c[value.name]
+        uid = self._words.uid_of(text)
+        found = [(spelling.is_of(text, each.prefix), self._kindred(each, uid, at)) for each in value.kinds]
+        return self._words.choice(text, found)
+
+    def _several(self, value: Several) -> Sql:
+        self._count += 1
+        pairs = self._words.pairs(sa.literal(value.ids, sa.Text)).subquery(f"t{self._count}")
+        prefix = pairs.c.prefix
+        found = [
+            (prefix == spelling.literal(each.prefix), self._kindred(each, pairs.c.uid, pairs)) for each in value.kinds
+        ]
+        item = self._words.array(self._words.choice(prefix, found))
+        return self._words.nested(sa.select(self._words.finished(item)).select_from(pairs))
+
+    def _kindred(self, value: Kindred, uid: Sql, at: Any) -> Sql:
+        """The object of a noun by its uid; null when it may not be seen."""
+        inner = self._alias(value.table)
+        scope = self._words.beside(self._adapted(value.scope(self._subject), value.table, inner))
+        item = sa.select(self._words.finished(self._object(value.item, inner))).select_from(inner)
+        return self._words.nested(item.where(spelling.plain(inner.c.uid) == uid, scope).correlate(at))
 
     def _column(self, value: Column, at: Any) -> Sql:
         shown = self._words.value(at.c[value.name], value.kind, null=value.null)
@@ -374,10 +413,10 @@ def _columns(value: Value | None) -> set[str]:  # noqa: PLR0911 - one kind of va
     match value:
         case Id():
             return {"uid"}
-        case Column():
+        case Column() | Named():
             return {value.name}
         case Hole():
-            return {each.name for each in value.columns}
+            return {each.name if isinstance(each, Column) else "id" for each in value.columns}
         case Object():
             return {name for _, each in value.fields for name in _columns(each)}
         case Node():

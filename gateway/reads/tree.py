@@ -7,7 +7,7 @@ client sent is a :class:`Given`, a number of an input, and never part of the tre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -62,10 +62,21 @@ Fill = Callable[[list[Any]], bytes]
 
 
 @dataclass(frozen=True, slots=True)
+class Sums:
+    """Figures of the rows of a table whose ``key`` is our own: ``parts`` of their columns, aggregates of whole numbers
+    that are never null.
+    """
+
+    table: type[Any]
+    key: str
+    parts: Callable[[Any], Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Hole:
     """What SQL cannot spell: ``fill`` makes it of some columns, in Python. ``keep`` says that few values recur."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[Column | Sums, ...]
     fill: Fill
     keep: bool = True
 
@@ -109,6 +120,24 @@ class Rows:
     where: Callable[[Any], Any] | None = None
     order: tuple[str, ...] = ("id",)
     one: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kindred:
+    """What is shown of an object if it is of this noun."""
+
+    prefix: str
+    table: type[Any]
+    item: Object
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The object that column ``name`` holds the TypeID of, whichever of ``kinds`` it is; null if it may not be seen."""
+
+    name: str
+    kinds: tuple[Kindred, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,5 +216,15 @@ class One:
     scope: Scope
 
 
-Value = Const | Id | Column | Hole | Object | Rows | Page | Cursor | Node
-Root = One | Page | Object | Const
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Objects in the order of an input: JSON of pairs of a prefix and a uid, two nulls for what is no id. Null stands
+    for each that there is none of or that may not be seen.
+    """
+
+    ids: Given
+    kinds: tuple[Kindred, ...]
+
+
+Value = Const | Id | Column | Hole | Object | Rows | Page | Cursor | Node | Named
+Root = One | Page | Object | Const | Several

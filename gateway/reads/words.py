@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from gateway.kernel.ids import ALPHABET
+from gateway.kernel.ids import ALPHABET, DIGITS
 from gateway.reads.holes import ID_MARK, MARK, POISON, RAW_ID_MARK
 from gateway.reads.tree import Kind
 
@@ -42,6 +43,15 @@ class Words(Protocol):
 
     def typeid_text(self, prefix: str, uid: Sql) -> Sql:
         """A TypeID as plain text, to compare with."""
+
+    def uid_of(self, text: Sql) -> Sql:
+        """The uid in a TypeID, as uids are stored."""
+
+    def choice(self, text: Sql, found: Sequence[tuple[Sql, Sql]]) -> Sql:
+        """The value of the first condition that holds about a text, null if it is null. It is broken if none holds."""
+
+    def pairs(self, text: Sql) -> sa.Select[Any]:
+        """The pairs in a JSON array, in their order: ``prefix`` and ``uid``, as uids are stored."""
 
     def sequence(self, values: Sequence[Sql]) -> Sql:
         """An array of these values."""
@@ -89,6 +99,14 @@ def _bytes(text: bytes) -> Sql:
 def plain(column: Sql) -> Sql:
     """A column without the rules of its Python type."""
     return sa.type_coerce(column, sa.Text)
+
+
+def is_of(text: Sql, prefix: str) -> Sql:
+    """Whether a text is a TypeID with this prefix."""
+    begin, size = len(prefix) + 1, len(prefix) + 1 + DIGITS
+    of_size = sa.func.length(plain(text)) == sa.literal_column(str(size))
+    begun = sa.func.substr(plain(text), sa.literal_column("1"), sa.literal_column(str(begin)))
+    return sa.and_(of_size, begun == literal(f"{prefix}_"))
 
 
 def hole(words: Words, number: int, columns: Sequence[Sql]) -> Sql:
@@ -144,6 +162,20 @@ class SqliteWords:
     def typeid_text(self, prefix: str, uid: Sql) -> Sql:
         """By the function that :mod:`gateway.reads.sqlite` gives its connections."""
         return sa.func.stratograph_typeid(literal(prefix), plain(uid))
+
+    def uid_of(self, text: Sql) -> Sql:
+        """By a function as above."""
+        return sa.func.stratograph_uid(plain(text))
+
+    def choice(self, text: Sql, found: Sequence[tuple[Sql, Sql]]) -> Sql:
+        """What is broken is no JSON, so the statement fails."""
+        return sa.func.json(sa.case(*found, (text.is_not(None), literal(POISON))))
+
+    def pairs(self, text: Sql) -> sa.Select[Any]:
+        """The pairs in a JSON array."""
+        each = sa.func.json_each(text).table_valued("key", "value")
+        parts = [sa.func.json_extract(each.c.value, literal(f"$[{number}]")) for number in range(2)]
+        return sa.select(parts[0].label("prefix"), parts[1].label("uid")).order_by(each.c.key)
 
     def sequence(self, values: Sequence[Sql]) -> Sql:
         """An array of these values."""
@@ -216,6 +248,22 @@ class PostgresWords:
     def typeid_text(self, prefix: str, uid: Sql) -> Sql:
         """A TypeID as plain text, to compare with."""
         return literal(f"{prefix}_").concat(_Base32(plain(uid)))
+
+    def uid_of(self, text: Sql) -> Sql:
+        """The uid in a TypeID."""
+        return _Uid(plain(text))
+
+    def choice(self, text: Sql, found: Sequence[tuple[Sql, Sql]]) -> Sql:
+        """The value of the first condition that holds."""
+        return sa.case(*found, (text.is_not(None), literal(json.dumps(POISON))), else_=literal("null"))
+
+    def pairs(self, text: Sql) -> sa.Select[Any]:
+        """The pairs in a JSON array."""
+        array = sa.func.jsonb_array_elements(sa.cast(text, JSONB))
+        each = array.table_valued(sa.column("value", JSONB), with_ordinality="place").render_derived()
+        parts = [each.c.value.op("->>")(sa.literal_column(str(number))) for number in range(2)]
+        found = sa.select(parts[0].label("prefix"), sa.cast(parts[1], sa.Uuid).label("uid"))
+        return found.order_by(each.c.place)
 
     def sequence(self, values: Sequence[Sql]) -> Sql:
         """An array of these values."""
@@ -318,3 +366,19 @@ def _base32(element: Any, compiler: Any, **options: Any) -> str:
     bits = f"(B'00' || ('x' || replace(CAST({uid} AS text), '-', ''))::bit(128))"
     digit = f"substr('{ALPHABET}', substring({bits} FROM 5 * g + 1 FOR 5)::bit(5)::int + 1, 1)"
     return f"(SELECT string_agg({digit}, '' ORDER BY g) FROM generate_series(0, 25) AS g)"  # noqa: S608 - compiled SQL, no values
+
+
+class _Uid(FunctionElement[str]):
+    """The uid in a TypeID: its digits' bits, four at a time."""
+
+    inherit_cache = False
+    type = sa.Text()
+
+
+@compiles(_Uid, "postgresql")
+def _uid(element: Any, compiler: Any, **options: Any) -> str:
+    (text,) = (compiler.process(each, **options) for each in element.clauses)
+    value = f"(strpos('{ALPHABET}', substr(right({text}, {DIGITS}), k, 1)) - 1)::bit(5)::text"
+    bits = f"(SELECT string_agg({value}, '' ORDER BY k)::varbit FROM generate_series(1, {DIGITS}) AS k)"  # noqa: S608 - compiled SQL, no values
+    part = "to_hex(substring(held.bits FROM 4 * g + 3 FOR 4)::bit(4)::int)"
+    return f"(SELECT string_agg({part}, '' ORDER BY g)::uuid FROM generate_series(0, 31) AS g, (SELECT {bits} AS bits) AS held)"  # noqa: S608, E501 - as above

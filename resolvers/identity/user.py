@@ -12,7 +12,7 @@ from gateway.identity import account, lockout, role, user
 from gateway.kernel.access import Need
 from resolvers.kernel.connections import Listing, connection_query
 from resolvers.kernel.context import Context
-from resolvers.kernel.graph import Node, children, column, node
+from resolvers.kernel.graph import Node, OperatorsOnly, children, column, node, spelt
 from resolvers.kernel.roots import mutation, node_query
 
 
@@ -38,10 +38,12 @@ class User(Node):
     created_at = column("When they were made.")
     updated_at = column("When they were last changed.")
     version = column("Rises with every change; give it as `expectedVersion`.")
-    locked_until = strawberry.field(
-        resolver=_locked_until,
-        graphql_type=datetime | None,
-        description="Until when too many wrong passwords shut them out; null when not, or if you are no operator.",
+    locked_until = spelt(OperatorsOnly())(
+        strawberry.field(
+            resolver=_locked_until,
+            graphql_type=datetime | None,
+            description="Until when too many wrong passwords shut them out; null when not, or if you are no operator.",
+        )
     )
 
 

@@ -17,7 +17,7 @@ from resolvers.jobs.event import changes
 from resolvers.kernel import problems, scalars
 from resolvers.kernel.connections import Listing, connection_query
 from resolvers.kernel.context import Context
-from resolvers.kernel.graph import Node, column, computed, edge, node, wrap
+from resolvers.kernel.graph import Named, Node, column, computed, edge, node, spelt, wrap
 from resolvers.kernel.roots import mutation, node_query, subscription
 
 
@@ -87,6 +87,7 @@ class Job(Node):
     started_at = column("When a worker first took it up.")
     finished_at = column("When it ended.")
 
+    @spelt(Named("target"))
     @strawberry.field(description="What it is about; null when that is gone or may not be seen.")
     async def target(self, info: Info) -> Node | None:
         """The object."""

@@ -107,6 +107,28 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """How a read plan makes what figures tell: ``compute`` of the figures of each of ``sums``, which are a table, the
+    column that holds this row's key, and a function of that table's columns to aggregates, whole numbers never null.
+    """
+
+    compute: Callable[..., Any]
+    sums: tuple[tuple[type[Any], str, Callable[[Any], Any]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """How a read plan reads the object, of whatever noun, whose TypeID a column holds."""
+
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorsOnly:
+    """What is null for everybody but operators, for whom the executor answers."""
+
+
+@dataclass(frozen=True, slots=True)
 class OwnRows:
     """How a read plan reads what is the subject's own: the row (``key`` is ``id``) or rows of a noun whose ``key`` is
     the subject's ``subject``; ``column`` alone of it instead of the object.
@@ -236,31 +258,31 @@ def _reader(key: str) -> Callable[[Any], Any]:
     def read(root: Any) -> Any:
         return getattr(root.row, key)
 
-    return _signed(read)
+    return signed(read)
 
 
 def _computer(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def resolve(root: Any) -> Any:
         return compute(root.row)
 
-    return _signed(resolve)
+    return signed(resolve)
 
 
 def _edge(value: Edge) -> Any:
     async def resolve(root: Any, info: Info) -> Any:
         return wrap(await info.context.one(value.noun, getattr(root.row, value.key)))
 
-    return _signed(resolve, info=Info)
+    return signed(resolve, info=Info)
 
 
 def _children(value: Children) -> Any:
     async def resolve(root: Any, info: Info) -> Any:
         return [wrap(row) for row in await info.context.many(value.noun, value.column, root.row.id)]
 
-    return _signed(resolve, info=Info)
+    return signed(resolve, info=Info)
 
 
-def _signed(resolve: R, **kinds: Any) -> R:
+def signed(resolve: R, **kinds: Any) -> R:
     """The resolver with types for annotations instead of their texts, which strawberry would parse and compile again
     for each of some 350 fields: a tenth of making the schema.
     """

@@ -23,6 +23,10 @@ ANY = "node"
 """What a read plan reads for :func:`node`: the object of the id's noun."""
 
 
+SEVERAL = "nodes"
+"""What a read plan reads for :func:`nodes`."""
+
+
 @query(
     Need.SIGNED_IN,
     "Any object by its id; null when there is none or you may not see it.",
@@ -41,19 +45,25 @@ async def node(
     Need.SIGNED_IN,
     f"Several objects by their ids (at most {MOST}), in their order; null for each that there is none of.",
     shown_as=list[Node | None],
+    reads=SEVERAL,
 )
 async def nodes(
     info: Info,
     ids: Annotated[list[strawberry.ID], strawberry.argument(description="Their ids.")],
 ) -> Any:
     """Several objects."""
-    if len(ids) > MOST:
-        raise Invalid(f"At most {MOST} ids at once.", path=("ids",))
     return await _find(info.context, list(ids))
 
 
+def parsed(ids: list[str]) -> list[tuple[str, UUID] | None]:
+    """Prefixes and uids; None for what is no id of an object. Raises Invalid for too many."""
+    if len(ids) > MOST:
+        raise Invalid(f"At most {MOST} ids at once.", path=("ids",))
+    return [_parse(text) for text in ids]
+
+
 async def _find(context: Context, wanted: list[str]) -> list[Any]:
-    named: list[tuple[str, UUID] | None] = [_parse(text) for text in wanted]
+    named = parsed(wanted)
     by_prefix: dict[str, list[UUID]] = defaultdict(list)
     for each in named:
         if each is not None:

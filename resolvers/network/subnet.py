@@ -13,10 +13,14 @@ from gateway.network.address import Room
 from resolvers.kernel import scalars
 from resolvers.kernel.connections import Listing, connection_query
 from resolvers.kernel.context import Context
-from resolvers.kernel.graph import Node, column, computed, edge, node
+from resolvers.kernel.graph import Made, Node, column, computed, edge, node, spelt
 from resolvers.kernel.roots import mutation, node_query
 
 _LARGEST = 2**63 - 1
+_ROOM = (
+    (address.PortAddress, "subnet_id", address.held_figures),
+    (address.FreeRange, "subnet_id", address.free_figures),
+)
 
 
 @strawberry.type(name="AllocationPool", description="Addresses that may be given out.")
@@ -50,11 +54,13 @@ class Subnet(Node):
     version = column("Raised with every change.")
     created_at = column("When it was made.")
 
+    @spelt(Made(lambda held, free: address.room(held, free).held, _ROOM))
     @strawberry.field(graphql_type=scalars.BigInt, description="How many addresses ports hold.")
     async def used_addresses(self, info: Info) -> int:
         """The number."""
         return (await _room(self, info)).held
 
+    @spelt(Made(lambda held, free: min(address.room(held, free).free, _LARGEST), _ROOM))
     @strawberry.field(
         graphql_type=scalars.BigInt, description="How many addresses can still be given out; at most 2^63-1 is told."
     )
@@ -62,6 +68,7 @@ class Subnet(Node):
         """The number."""
         return min((await _room(self, info)).free, _LARGEST)
 
+    @spelt(Made(lambda held, free: address.room(held, free).utilisation, _ROOM))
     @strawberry.field(description="The share of its addresses that ports hold, 0 to 1.")
     async def utilisation(self, info: Info) -> float:
         """The share."""

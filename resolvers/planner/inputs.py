@@ -39,7 +39,7 @@ Find = Callable[[VariableValues], Any]
 """A filtered list's select from the coerced variables."""
 
 FILTER: Final = "filter"
-INPUTS: Final = frozenset({"id", "first", "last", "after", "before"})
+INPUTS: Final = frozenset({"id", "ids", "first", "last", "after", "before"})
 """Arguments whose values are inputs."""
 
 

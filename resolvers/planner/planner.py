@@ -231,6 +231,8 @@ class Planner:
             return reader.known(root.reads, query, selection, subject)
         if root.reads is nodes.ANY:
             return reader.any(query, selection)
+        if root.reads is nodes.SEVERAL:
+            return reader.several(query, selection)
         raise Unplanned(f"Query.{selection.name}")
 
 

@@ -25,7 +25,7 @@ from gateway.kernel.noun import Noun
 from gateway.reads import filters, tree
 from gateway.reads.columns import Shown, kind_of
 from gateway.reads.tree import Const, Hole, Id, Object, One, Page, Part, PartOf, Root, Rows, Value
-from resolvers.kernel import graph, inputs
+from resolvers.kernel import graph, inputs, nodes
 from resolvers.kernel.connections import Beside, Listing, want
 from resolvers.planner.inputs import FILTER, Inputs, holds_variables
 from resolvers.planner.render import filling, printed, shower
@@ -120,6 +120,11 @@ class Reader:
             raise Unplanned("an id of nothing")
         return self.found(nouns.BY_PREFIX[prefix], core, selection)
 
+    def several(self, core: GraphQLObjectType, selection: Selection) -> Root:
+        """``nodes(ids)``: objects of any nouns. Raises Invalid for too many."""
+        given = self.inputs.argument(selection, "ids", selection.arguments(core)["ids"], _pairs)
+        return tree.Several(given, self._kinds(get_named_type(core.fields[selection.name].type), selection))
+
     def known(self, reads: graph.Own, core: GraphQLObjectType, selection: Selection, subject: Subject) -> Root:
         """An object that is no row: what a subject's own keys lead to, and constants."""
         if not subject.signed_in:
@@ -210,7 +215,24 @@ class Reader:
                 reads.table, reads.key, item, own=reads.own, own_prefix=table.prefix if reads.by_public else None,
                 scope=reads.scope, link=link, where=reads.where, order=reads.order, one=reads.one,
             )  # fmt: skip
+        if isinstance(reads, graph.Made):
+            return _made(reads, core.fields[selection.name].type, selection)
+        if isinstance(reads, graph.Named):
+            return tree.Named(reads.column, self._kinds(get_named_type(core.fields[selection.name].type), selection))
+        if isinstance(reads, graph.OperatorsOnly) and not self._subject.admin:
+            return Const("null")
         raise Unplanned(named)
+
+    def _kinds(self, shown: Any, selection: Selection) -> tuple[tree.Kindred, ...]:
+        """What is selected of an object of each noun that it may be of."""
+        kinds: list[tree.Kindred] = []
+        for each in selection.possible(shown):
+            prefix = self._tables.of(each).prefix
+            if prefix is None:
+                raise Unplanned(each.name)
+            noun = nouns.BY_PREFIX[prefix]
+            kinds.append(tree.Kindred(prefix, noun.table, self.object(each, selection), noun.scope))
+        return tuple(kinds)
 
     # ------------------------------------------------------------------------------------ pages
 
@@ -332,6 +354,16 @@ def _column(table: Table, name: str, shown: Any, named: str) -> tree.Column | Ho
     if kind is None:
         raise Unplanned(named)
     return tree.Column(name, kind, null=not promised)
+
+
+def _pairs(ids: list[str]) -> str:
+    """Prefixes and uids of ids, as JSON."""
+    return json.dumps([(each[0], each[1].hex) if each is not None else (None, None) for each in nodes.parsed(ids)])
+
+
+def _made(reads: graph.Made, shown: Any, selection: Selection) -> Hole:
+    show, sums = shower(shown, selection), tuple(tree.Sums(*each) for each in reads.sums)
+    return Hole(sums, lambda values: printed(show(reads.compute(*values))))
 
 
 def _computed(table: Table, declared: graph.Computed, shown: Any, selection: Selection) -> Hole:

@@ -236,6 +236,9 @@ def _networks(lay: Laying) -> None:
         )  # fmt: skip
         last = number * 10 + 5 if four else 2**62
         lay.add(FreeRange, subnet_id=number, first=number * 10, last=last)
+        if number == 9:  # one /64 of which nearly all is free: sums of its ends are beyond 64 bits
+            lay.add(FreeRange, subnet_id=number, first=2**62 + 5, last=2**63 - 1)
+            lay.add(FreeRange, subnet_id=number, first=-(2**63), last=7)
     lay.add(
         SecurityGroup, 7, tenant_id=lay.pick(OURS, OURS, THEIRS), name=lambda n: "default" if n < 2 else f"group-{n}"
     )

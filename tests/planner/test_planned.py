@@ -10,6 +10,7 @@ from graphql.execution import Executor
 
 from gateway.compute.server import Server
 from gateway.kernel import ids
+from gateway.kernel.access import Subject
 from resolvers.kernel.roots import ROOTS
 from resolvers.planner.reading import Reader, Tables
 from resolvers.planner.selection import Reading, Unplanned
@@ -17,15 +18,15 @@ from resolvers.schema import schema
 from tests.planner.two_ways import TwoWays
 
 FIELDS = {
-    "Export.downloadUrl", "Image.downloadUrl", "Image.upload", "Job.target", "Server.consoleLog",
-    "Server.metricsByHour", "Subnet.availableAddresses", "Subnet.usedAddresses", "Subnet.utilisation",
+    "Export.downloadUrl", "Image.downloadUrl", "Image.upload", "Server.consoleLog", "Server.metricsByHour",
     "User.lockedUntil",
 }  # fmt: skip
-"""Fields that only the executor answers: signed URLs, live readings, rollups, and what is of another kind each time."""
+"""Fields that only the executor answers: signed URLs, live readings and rollups, and what only operators see."""
 ROOT_FIELDS = {
-    "auditVerify", "cloud", "foreignMachines", "nodes", "rateLimit", "serverCreatePlan", "serverMigratePlan",
+    "auditVerify", "cloud", "foreignMachines", "rateLimit", "serverCreatePlan", "serverMigratePlan",
     "serverRelocatePlan", "serverResizePlan", "usage",
 }  # fmt: skip
+OPERATOR = Subject(user_id=1, admin=True)
 PAGE = "query($first: Int!) { servers(first: $first) { nodes { %s } } }"
 DASHBOARD = """id name status createdAt flavor { name vcpus ramMib } image { id name }
   ports { macAddress ipAddresses network { id name } } volumes { id name sizeGib device }"""
@@ -41,7 +42,7 @@ def _plannable(tables: Tables, kind: GraphQLObjectType, name: str) -> bool:
     assert isinstance(built, Executor)
     reading = Reading(tables.core, built.operation, built.fragments, built.variable_values)
     try:
-        Reader(tables).object(kind, reading.roots()["found"])
+        Reader(tables, OPERATOR).object(kind, reading.roots()["found"])
     except Unplanned:
         return False
     return True
@@ -90,6 +91,52 @@ def test_pages_are_planned_in_every_order_to_both_ends(ways: TwoWays, order: str
                 break
             place = {cursor: info["endCursor" if size == "first" else "startCursor"]}
         assert len(seen) == len(set(seen)) == page["totalCount"]
+
+
+@pytest.mark.parametrize("who", ["reader", "manager", "admin"])
+def test_what_jobs_are_about_and_how_full_subnets_are_is_planned(ways: TwoWays, who: str) -> None:
+    jobs = ways.planned(
+        who, "{ jobs(first: 100) { nodes { target { __typename id ... on Server { name ports { macAddress } } "
+             "... on Image { title: name } ... on Network { subnets { cidr } } } } } }"
+    ).data["jobs"]["nodes"]  # fmt: skip
+    kinds = {each["target"]["__typename"] for each in jobs if each["target"]}
+    assert None in [each["target"] for each in jobs]
+    assert len(kinds) > 2, "the scene has jobs about several nouns"
+    room = "{ subnets(first: 100) { nodes { usedAddresses availableAddresses utilisation } } }"
+    told = ways.planned(who, room).data["subnets"]["nodes"]
+    assert len({each["usedAddresses"] for each in told}) > 1
+
+
+@pytest.mark.parametrize("who", ["nobody", "reader", "admin"])
+def test_several_nodes_are_planned_in_their_order(ways: TwoWays, who: str) -> None:
+    known = [ids.encode("server", row["uid"]) for row in ways.rows[Server]][:6]
+    flavors = ways.planned("admin", "{ flavors { nodes { id } } }").data["flavors"]["nodes"]
+    wanted = [known[3], "x", flavors[0]["id"], known[0], known[3], known[1][:-1] + "!", "nothing_" + known[1][7:]]
+    wanted += [f"flavor_{known[2][7:]}", *reversed(known)]
+    document = (
+        "query($ids: [ID!]!) { nodes(ids: $ids) { __typename id ... on Server { name flavor { name } } "
+        "... on Flavor { vcpus } } }"
+    )
+    if who == "nobody":
+        assert ways.same(who, document, {"ids": wanted}).codes == ["UNAUTHENTICATED"]
+        return
+    found = ways.planned(who, document, {"ids": wanted}).data["nodes"]
+    assert [each["id"] if each else None for each in found if each or who == "admin"][:1]
+    if who == "admin":
+        kept = [each if each in {*known, flavors[0]["id"]} else None for each in wanted]
+        assert [each["id"] if each else None for each in found] == kept
+    assert ways.planned(who, document, {"ids": []}).data["nodes"] == []
+    listed = f'{{ nodes(ids: ["{known[0]}", "x"]) {{ id }} nobody: nodes(ids: "{known[1]}") {{ __typename }} }}'
+    ways.planned(who, listed)
+    assert ways.same(who, document, {"ids": known * 20}).codes == ["INVALID"]
+
+
+def test_whom_wrong_passwords_shut_out_is_planned_for_those_who_may_not_know(ways: TwoWays) -> None:
+    document = "{ users { nodes { name lockedUntil } } }"
+    assert {each["lockedUntil"] for each in ways.planned("reader", document).data["users"]["nodes"]} == {None}
+    before = ways.on.counts["planned"]
+    ways.same("admin", document)
+    assert ways.on.counts["planned"] == before
 
 
 def test_a_thousand_servers_of_three_fields_are_planned(ways: TwoWays) -> None:
