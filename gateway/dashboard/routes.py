@@ -46,14 +46,14 @@ def routes(
 
 
 class _Schema:
-    """The schema as text: as it is, and as it will be."""
+    """The schema as text: as it is, and as it will be; packed when somebody first asks."""
 
     def __init__(self, sdl: str, future: Callable[[], str] | None) -> None:
-        self._present = Asset.of_text("schema.graphql", sdl)
+        self._present = cache(lambda: Asset.of_text("schema.graphql", sdl))
         self._future = cache(lambda: Asset.of_text("schema.graphql", sdl if future is None else future()))
 
     def answer(self, request: Request) -> Response:
-        asset = self._future() if "future" in request.query_params else self._present
+        asset = self._future() if "future" in request.query_params else self._present()
         return asset.answer(request)
 
 

@@ -110,7 +110,7 @@ def connection_type(noun: Noun[Any]) -> Any:
         "total_count": (total_count, int, "How many items the whole list has; counted only when asked for."),
     }
     body = {
-        key: strawberry.field(resolver=resolve, graphql_type=shown, description=text)
+        key: strawberry.field(resolver=graph.signed(resolve), graphql_type=shown, description=text)
         for key, (resolve, shown, text) in described.items()
     }
     made = type(

@@ -168,12 +168,17 @@ def _docs(kind: type[Enum]) -> dict[str, str]:
     """The strings beneath the members of an enum. Only its own lines are parsed: ``inspect.getsource`` of a class would
     parse its whole module each time.
     """
-    lines = inspect.getsource(sys.modules[kind.__module__])
+    lines = _source(kind.__module__)
     own = re.search(rf"^class {kind.__name__}\b.*\n(?:[ \t].*\n|\s*\n|\)?:?\n)*", lines, re.MULTILINE)
     if own is None:
         raise TypeError(f"{kind.__qualname__} is no class of its module")
     (body,) = ast.parse(own[0]).body
     return _member_docs(body) if isinstance(body, ast.ClassDef) else {}
+
+
+@cache
+def _source(module: str) -> str:
+    return inspect.getsource(sys.modules[module])
 
 
 def _member_docs(body: ast.ClassDef) -> dict[str, str]:
