@@ -1,9 +1,10 @@
 """Fan-out: one change, and thousands of open subscriptions that hear of it, over real WebSockets on loopback.
 
-Fifty sockets for each token (what one may have) wait in two processes of listeners: a hundred colleagues of one tenant,
-or fifty people of each of a hundred tenants, where a change concerns one tenant. The time is from asking for the change
-to the last socket having it, so the mutation's own time is in it; the listeners use the same two cores as the gateway,
-so the fairest figure is the gateway's CPU.
+Sockets wait in two processes of listeners: of a hundred colleagues of one tenant with fifty each (what one may have),
+of people who have one each, and of the people of a hundred or a thousand tenants, where a change concerns one tenant.
+The time is from asking for the change, so the mutation's own time is in it, to the kernel having it for a socket. That
+the listeners read it later is told beside it: they use the same two cores as the gateway, so that is their own time,
+and even the first is the later for it. The fairest figure is the gateway's CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlmodel import col
@@ -40,14 +41,22 @@ from tests.bench.scene import Ground, insert
 from tests.bench.table import Report, median, percentile
 from tests.servers.daemon import ROOT, free_port
 
-EACH = 50
+EACH, FEW = 50, 5
 PROCESSES = 2
+MOST_CHANGES = 100
 ALL = 'subscription { events(filter: {nouns: ["server"]}) { cursor kind objectId object { ... on Server { %s } } } }'
 FIELDS = "name status version updatedAt description"
 ONE = "subscription($id: ID!) { serverChanged(id: $id) { %s } }"
 CHANGE = """mutation($input: ServerUpdateInput!) { serverUpdate(input: $input) {
   server { version } userErrors { message } } }"""
 KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(32)).decode()
+
+
+class Heard(NamedTuple):
+    """When each listener had read a change, and when the kernel had it for each (milliseconds)."""
+
+    read: list[float]
+    came: list[float]
 
 
 @dataclass(slots=True)
@@ -62,11 +71,11 @@ class Crowd:
             if _line(each, 120) != "ready":
                 raise AssertionError("a listener was lost")
 
-    def heard(self, change: str, sockets: int, seconds: float) -> list[float] | None:
+    def heard(self, change: str, sockets: int, seconds: float) -> Heard | None:
         """When each of so many listeners had that change; None when some have not within so long."""
-        times: list[float] = []
+        times = Heard([], [])
         until = time.monotonic() + seconds
-        while len(times) < sockets:
+        while len(times.read) < sockets:
             left = max(until - time.monotonic(), 0)
             by_file = {each.stdout: each for each in self.processes if each.stdout is not None}
             said = select.select([*by_file], [], [], left)[0]
@@ -74,7 +83,9 @@ class Crowd:
                 return None
             for file in said:
                 told = _line(by_file[file], 1)
-                times.extend(told[1] if told and told[0] == change else ())
+                if told and told[0] == change:
+                    times.read.extend(told[1])
+                    times.came.extend(told[2])
         return times
 
     def close(self) -> None:
@@ -112,21 +123,24 @@ def measure(report: Report, folder: Path, *, quick: bool) -> None:
         ground = Ground.lay(own)
         stack.callback(ground.db.close)
         host = ground.hosts(1, "sim", store="memory")[0]
-        tenants = sockets // EACH
-        ground.servers(1 + tenants, first=10, host=host)
-        servers = [ground.id(Server, key) for key in range(1, 2 + tenants)]
-        colleagues = sign_in_all(ground, [ground.tenant] * tenants)
-        strangers = sign_in_all(ground, give_away(ground, tenants))
+        few, many = sockets // EACH, sockets // FEW
+        ground.servers(1 + many, first=10, host=host)
+        servers = [ground.id(Server, key) for key in range(1, 2 + many)]
+        people = sign_in_all(ground, [ground.tenant] * sockets)
+        strangers = sign_in_all(ground, give_away(ground, many))
         events_of, one = ALL % FIELDS, ONE % FIELDS
-        for name, tokens, query, variables, changed in (
-            ("events of a tenant", colleagues, events_of, {}, servers[:1]),
-            ("one server", colleagues, one, {"id": servers[0]}, servers[:1]),
-            (f"events of {tenants} tenants", strangers, events_of, {}, servers[1:]),
+        for name, each, tokens, query, variables, changed in (
+            ("events of a tenant", EACH, people[:few], events_of, {}, servers[:1]),
+            (f"events of a tenant by {sockets:,} people", 1, people, events_of, {}, servers[:1]),
+            ("one server", EACH, people[:few], one, {"id": servers[0]}, servers[:1]),
+            (f"events of {few:,} tenants", EACH, strangers[:few], events_of, {}, servers[1 : 1 + few]),
+            (f"events of {many:,} tenants", FEW, strangers, events_of, {}, servers[1:]),
         ):
             port = free_port()
             gateway = process.serve(process.settings(ground.settings, port), own / "serve.log")
             try:
-                found = Fan(gateway, f"127.0.0.1:{port}", tokens, {"query": query, "variables": variables}, changed)
+                asked = {"query": query, "variables": variables}
+                found = Fan(gateway, f"127.0.0.1:{port}", tokens, asked, changed, each)
                 found.tell(report, name, events)
             finally:
                 gateway.stop()
@@ -181,15 +195,16 @@ class Fan:
     tokens: list[str]
     operation: dict[str, Any]
     changed: list[str]
+    each: int
 
     @property
     def reached(self) -> int:
         """How many sockets a change reaches."""
-        return len(self.tokens) * EACH // len(self.changed)
+        return len(self.tokens) * self.each // len(self.changed)
 
     def tell(self, report: Report, name: str, events: int) -> None:
         """Open all, change the servers so many times, and add the figures."""
-        sockets = len(self.tokens) * EACH
+        sockets = len(self.tokens) * self.each
         section = f"fan-out, {sockets:,} subscriptions to {name}"
         token = sign_in(self.address, USER_OF_BENCH, PASSWORD_OF_BENCH)
         for server in self.changed:
@@ -203,27 +218,29 @@ class Fan:
             time.sleep(3)
             idle = (self.gateway.cpu_ms - idle) / 30
             held = (self.gateway.rss_mib - before) / sockets * 1024
-            cpu, late = self.gateway.cpu_ms, []
-            wished = (self.changed * events)[: max(events, len(self.changed))]
+            cpu, heard = self.gateway.cpu_ms, []
+            wished = (self.changed * events)[: max(events, min(len(self.changed), MOST_CHANGES))]
             for server in wished:
                 began = time.monotonic() * 1000
-                heard = crowd.heard(self.change(token, server), self.reached, 60)
-                if heard is None:
+                found = crowd.heard(self.change(token, server), self.reached, 60)
+                if found is None:
                     raise AssertionError("not all listeners heard of a change")
-                late.append([at - began for at in heard])
+                heard.append(Heard(*([at - began for at in each] for each in found)))
             cpu = (self.gateway.cpu_ms - cpu) / len(wished)
             alone = self.alone(token)
         finally:
             crowd.close()
-        every = [each for some in late for each in some]
+        came = [at for each in heard for at in each.came]
+        read = [at for each in heard for at in each.read]
         report.add(
-            section, f"a change at all {self.reached:,} of them, p50", median([max(each) for each in late]), "ms",
+            section, f"a change at all {self.reached:,} of them, p50", median([max(each.came) for each in heard]), "ms",
             note=f"of {len(wished)}",
         )  # fmt: skip
-        report.add(section, "a change at one of them, p50", percentile(every, 0.5), "ms")
+        report.add(section, "a change at one of them, p50", percentile(came, 0.5), "ms")
         report.add(
-            section, "a change at one of them, p99", percentile(every, 0.99), "ms", target="under 1000 ms (issue 5)",
-            note=f"{len(self.tokens)} people; listeners share the cores",
+            section, "a change at one of them, p99", percentile(came, 0.99), "ms", target="under 1000 ms (issue 5)",
+            note=f"{len(self.tokens):,} people; listeners share the cores, and had read it after "
+            f"{percentile(read, 0.99):.0f} ms; the slowest came after {max(came):.0f} ms",
         )  # fmt: skip
         report.add(
             section, "CPU of the gateway a change", cpu, "ms",
@@ -250,8 +267,8 @@ class Fan:
                 stdout=subprocess.PIPE, bufsize=0,
             )  # fmt: skip
             tokens = self.tokens[start : start + share]
-            reached = len(tokens) * EACH if len(self.changed) == 1 else self.reached
-            wish = {"address": self.address, "tokens": tokens, "each": EACH, "reached": reached}
+            reached = len(tokens) * self.each if len(self.changed) == 1 else self.reached
+            wish = {"address": self.address, "tokens": tokens, "each": self.each, "reached": reached}
             if popen.stdin is not None:
                 popen.stdin.write(json.dumps({**wish, "operation": self.operation}).encode() + b"\n")
                 popen.stdin.flush()

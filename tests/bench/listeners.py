@@ -2,9 +2,9 @@
 
 Reads one line of JSON from its input: the address, the tokens and how many sockets each opens, the subscription, and
 how many sockets here a change reaches. Says ``ready`` when all have asked, then one line for each change that has
-reached so many: the server's description after it, and when each socket had it (milliseconds of the machine's monotonic
-clock). Frames are read by hand: a library
-of WebSockets would use more of the machine than the gateway that is measured.
+reached so many: the server's description after it, when each socket had been read, and when the kernel had what was
+read (milliseconds of the machine's monotonic clock; what lies between is this process's own doing). Frames are
+read by hand: a library of WebSockets would use more of the machine than the gateway that is measured.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import base64
 import json
 import os
 import re
+import socket
 import struct
 import sys
 import time
@@ -23,6 +24,9 @@ from typing import Any
 
 AT_ONCE = 40
 _TEXT, _CLOSE, _PING = 1, 8, 9
+_TIMESTAMPS = 35
+"""SO_TIMESTAMPNS: the kernel tells with what is read when it came, by the clock of the day."""
+_AHEAD_MS = (time.time() - time.monotonic()) * 1000
 _CHANGE = re.compile(rb'"description":"([^"]*)"')
 
 
@@ -32,14 +36,15 @@ class Crowd:
 
     wanted: dict[str, Any]
     lost: int = 0
-    heard: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    heard: dict[str, tuple[list[float], list[float]]] = field(default_factory=lambda: defaultdict(lambda: ([], [])))
 
-    def hear(self, change: str) -> None:
-        """A socket has this change."""
-        times = self.heard[change]
-        times.append(round(time.monotonic() * 1000, 2))
-        if len(times) == self.wanted["reached"]:
-            _say([change, times])
+    def hear(self, change: str, came_ms: float) -> None:
+        """A socket has this change; the kernel had it then."""
+        read, came = self.heard[change]
+        read.append(round(time.monotonic() * 1000, 2))
+        came.append(round(came_ms, 2))
+        if len(read) == self.wanted["reached"]:
+            _say([change, read, came])
 
     def lose(self) -> None:
         """A socket was closed by the other end."""
@@ -47,35 +52,58 @@ class Crowd:
         _say({"lost": self.lost})
 
 
-class Listener(asyncio.Protocol):
-    """One socket."""
+class Listener:
+    """One socket. It is read without a transport, which could not tell when the kernel had what came."""
 
     def __init__(self, crowd: Crowd, token: str) -> None:
         self.ready = asyncio.get_running_loop().create_future()
         self._crowd = crowd
         self._token = token
-        self._transport: Any = None
         self._bytes = b""
         self._upgraded = False
+        self._came_ms = 0.0
+        self._socket = socket.socket()
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
-        self._transport = transport
+    async def open(self, host: str, port: int) -> None:
+        """Connect, and ask for the upgrade and for the subscription."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(self._socket, (host, port))
+        loop.add_reader(self._socket, self._readable)
         key = base64.b64encode(os.urandom(16)).decode()
-        self._transport.write(
+        self._socket.send(
             f"GET /graphql HTTP/1.1\r\nHost: {self._crowd.wanted['address']}\r\nUpgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n".encode()
         )
+        await self.ready
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The other end closed it."""
+    def _readable(self) -> None:
+        try:
+            data, told, _, _ = self._socket.recvmsg(65_536, 64)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, told = b"", []
+        if not data:
+            self._lose()
+            return
+        for _, kind, stamp in told:
+            if kind == _TIMESTAMPS:
+                seconds, nanoseconds = struct.unpack("qq", stamp)
+                self._came_ms = seconds * 1e3 + nanoseconds / 1e6 - _AHEAD_MS
+        self._take_all(data)
+
+    def _lose(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
         if not self.ready.done():
-            self.ready.set_exception(exc or ConnectionError("closed before it was ready"))
+            self.ready.set_exception(ConnectionError("closed before it was ready"))
         self._crowd.lose()
 
-    def data_received(self, data: bytes) -> None:
-        """Read what frames there are."""
+    def _take_all(self, data: bytes) -> None:
         self._bytes += data
         if not self._upgraded:
             head, found, rest = self._bytes.partition(b"\r\n\r\n")
@@ -112,7 +140,7 @@ class Listener(asyncio.Protocol):
         elif b'"type":"next"' in body[:40]:
             found = _CHANGE.search(body)
             if found is not None:  # a server that was never changed has none
-                self._crowd.hear(found[1].decode())
+                self._crowd.hear(found[1].decode(), self._came_ms)
         elif b'"type":"ping"' in body[:40]:
             self._write(_TEXT, b'{"type":"pong"}')
         elif b'"type":"connection_ack"' in body[:40]:
@@ -126,7 +154,7 @@ class Listener(asyncio.Protocol):
 
     def _write(self, kind: int, body: bytes) -> None:
         size = bytes([128 | len(body)]) if len(body) < 126 else b"\xfe" + struct.pack("!H", len(body))
-        self._transport.write(bytes([128 | kind]) + size + b"\0\0\0\0" + body)  # a mask of zeros changes nothing
+        self._socket.send(bytes([128 | kind]) + size + b"\0\0\0\0" + body)  # a mask of zeros changes nothing
 
 
 def _say(told: Any) -> None:
@@ -141,14 +169,11 @@ async def main() -> None:
     crowd = Crowd(wanted)
     host, port = wanted["address"].split(":")
     tokens = [token for token in wanted["tokens"] for _ in range(wanted["each"])]
+    kept: list[Listener] = []
     for start in range(0, len(tokens), AT_ONCE):
-        made = await asyncio.gather(
-            *(
-                loop.create_connection(lambda token=token: Listener(crowd, token), host, int(port))  # type: ignore[misc]  # mypy cannot infer a defaulted lambda
-                for token in tokens[start : start + AT_ONCE]
-            )
-        )
-        await asyncio.gather(*(listener.ready for _transport, listener in made))
+        some = [Listener(crowd, token) for token in tokens[start : start + AT_ONCE]]
+        await asyncio.gather(*(each.open(host, int(port)) for each in some))
+        kept.extend(some)
     _say("ready")
     await loop.run_in_executor(None, sys.stdin.readline)
     os._exit(0)  # thousands of sockets are closed quickest by the system
