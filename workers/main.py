@@ -66,6 +66,7 @@ class Plant:
             shares.leave(self.sweep.context.db, self.sweep.context.worker)
         if self.worker is not None:
             self.worker.stop(timeout=int(seconds * 1000))
+        self.bell.close()
         self.teller.stop()
         self.hosts.close()
 
@@ -84,6 +85,8 @@ def start(db: Database, settings: Settings, *, work: bool = True) -> Plant:
     runner = Runner(db, hosts, name, settings=settings)
     declare(broker, runner.run)
     direct = Direct(runner.run, settings.worker_threads)
+    if work:
+        bell.otherwise = direct
     sweep = Sweep(Context(db, hosts, settings, name), bell, direct=direct, beat=runner.renew_leases, tell=runner.tell)
     worker = None
     if work:

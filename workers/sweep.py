@@ -1,7 +1,7 @@
 """The sweep: one loop per process that rings for jobs nobody is running and lets each reconciler look.
 
-It is the only retry and the only crash recovery there is, and in a worker it runs due jobs itself while the broker is
-away. Reconcilers take no argument, compare what is recorded with
+It is the only retry and the only crash recovery there is; what the broker of a worker does not take, the worker runs
+itself (:class:`Direct`). Reconcilers take no argument, compare what is recorded with
 what is, and repair by submitting a job. A reconciler that fails is logged and tried at its next turn.
 """
 
@@ -77,41 +77,41 @@ class Rung:
         return ready
 
 
-def ring_due(db: Database, bell: Bell, rung: Rung | None = None, direct: Callable[[int], object] | None = None) -> int:
-    """Ring for every job that is due and not run; how many. Where the bell does not ring, hand them to ``direct``."""
+def ring_due(db: Database, bell: Bell, rung: Rung | None = None) -> int:
+    """Ring for every job that is due and not run; how many."""
     with db.read() as session:
         waiting = jobs.due(session)
     ready = waiting if rung is None else rung.fresh(waiting)
-    for number, job_id in enumerate(ready):
-        if direct is None or bell.healthy or number == 0:  # one of each turn finds out whether it rings again
-            bell.ring(job_id)
-        if direct is not None and not bell.healthy:
-            direct(job_id)
+    for job_id in ready:
+        bell.ring(job_id)
     return len(ready)
 
 
 @dataclass(slots=True)
 class Direct:
-    """Runs jobs in this process without a broker, on threads that are made when first needed."""
+    """Runs jobs in this process without a broker, on threads that are made when first needed. Thread-safe."""
 
     run: Callable[[int], object]
     threads: int
-    _pool: ThreadPoolExecutor | None = None
+    _pool: ThreadPoolExecutor = field(init=False)
     _under_way: set[Future[None]] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="direct")
+
     def __call__(self, job_id: int) -> None:
-        """Have a job run."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="direct")
-        future = self._pool.submit(self._run, job_id)
+        """Have a job run, unless this process is about to end."""
+        try:
+            future = self._pool.submit(self._run, job_id)
+        except RuntimeError:  # stopped: whoever is left takes it
+            return
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
 
     def stop(self, seconds: float) -> None:
         """Begin nothing more, and wait at most ``seconds`` for what is under way."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            wait(list(self._under_way), timeout=seconds)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        wait(list(self._under_way), timeout=seconds)
 
     def _run(self, job_id: int) -> None:
         try:
@@ -138,7 +138,7 @@ class Sweep:
     def start(self) -> None:
         """Begin: one thread for the jobs, one for each reconciler (a hung host must not hold up the others)."""
         rung = Rung()
-        self._spawn("sweep", self.every_s, lambda: ring_due(self.context.db, self.bell, rung, self.direct))
+        self._spawn("sweep", self.every_s, lambda: ring_due(self.context.db, self.bell, rung))
         if self.beat is not None:
             self._spawn("leases", self.beat_every_s, self.beat)
         if self.tell is not None:

@@ -201,8 +201,15 @@ def submit(session: Session, subject: Subject, order: Order) -> Job:
 def _hold_queue(session: Session, resource: str | None) -> None:
     """Let nobody else join or take from a resource's queue until this unit of work ends; SQLite has one writer."""
     if resource is not None and session.get_bind().dialect.name == "postgresql":
-        key = sa.func.hashtextextended(resource, 0)
-        session.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+        _JOIN.value(session, resource=resource)
+
+
+def _locked(resource: Any) -> Any:
+    return sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(resource, sa.literal_column("0")))
+
+
+_JOIN = Prepared(sa.select(_locked(sa.bindparam("resource", type_=sa.String))))
+_TAKE = Prepared(sa.select(_locked(col(Job.resource))).where(col(Job.id) == sa.bindparam("job_id")))
 
 
 @cache
@@ -233,7 +240,7 @@ def _claimable() -> Rows[Job]:
 def claim(session: Session, job_id: int, worker: str, lease: timedelta) -> Job | None:
     """Take a job to run it, or None: it is done, not due, leased by another, or behind another of its resource."""
     if session.get_bind().dialect.name == "postgresql":
-        _hold_queue(session, session.exec(select(Job.resource).where(Job.id == job_id)).first())
+        _TAKE.value(session, job_id=job_id)  # its own statement: what follows must see what the one before it did
     now = clock.now(session)
     job = _claimable().first(session, job_id=job_id, moment=now)
     if job is None:
