@@ -217,7 +217,9 @@ class Engine:
                     context = await self._built_context(ready)
                     if offer is not None and not self._extended and hasattr(context, "together"):
                         context.together = True
-                    extended = await stack.enter_async_context(self._extensions(ready, context))
+                    extended = None
+                    if self._extended:  # else nothing of it is held while the stream waits
+                        extended = await stack.enter_async_context(self._extensions(ready, context))
                     executor = self._executor(ready, context, extended)
                     source = await _settled(create_source_event_stream(executor))
             except TimeoutError:

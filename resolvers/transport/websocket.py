@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack, aclosing, suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
@@ -106,8 +106,7 @@ class SocketEndpoint:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self._engine.settings
         address = scope["client"][0] if scope.get("client") else None
-        with ExitStack() as pending:
-            pending.enter_context(self._pending.slot(address or ""))
+        with self._pending.slot(address or ""):
             socket = Socket(scope, receive, send, self._engine, self._shared)
             try:
                 async with asyncio.timeout(settings.connection_init_seconds):

@@ -445,7 +445,8 @@ def test_nobody_is_asked_while_nobodys_standing_changes(scene: Scene) -> None:
             await following(ears, change(scene, server, "by now all of them have been asked"))
             before = [ear.who.asked for ear in ears]
             await following(ears, change(scene, server, "quiet"))
-            assert [ear.who.asked - was for ear, was in zip(ears, before, strict=True)][1:] == [0] * 8
+            asked = [ear.who.asked - was for ear, was in zip(ears, before, strict=True)]
+            assert sorted(asked)[:-1] == [0] * 8
             Known.changes += 1
             await following(ears, change(scene, server, "somebody's standing has changed"))
             assert all(ear.who.asked > was for ear, was in zip(ears, before, strict=True))
