@@ -10,6 +10,7 @@ two lists to what the tests ask for.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import pytest
@@ -110,6 +111,26 @@ class Schedule(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no typ
         done = unit(self.registered_collections[node][item_index])
         if all(assigned[done].values()):
             del assigned[done]
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Give what a worker left to others, but for the test at which it died: that one would end them all."""
+        units = self.assigned_work.pop(node)
+        left = {
+            name: rest
+            for name, tests in units.items()
+            if (rest := {each: False for each, done in tests.items() if not done})
+        }
+        if not left:
+            return None
+        first = next(iter(left))
+        died_at: str = next(iter(left[first]))
+        del left[first][died_at]
+        self.workqueue: OrderedDict[str, dict[str, bool]] = OrderedDict(
+            {name: tests for name, tests in left.items() if tests} | dict(self.workqueue)
+        )
+        for each in self.assigned_work:
+            self._reschedule(each)
+        return died_at
 
 
 @pytest.hookimpl(trylast=True)  # behind the shuffling; within a file its order stays

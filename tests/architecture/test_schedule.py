@@ -51,6 +51,8 @@ def note(name):
 @pytest.mark.parametrize("number", range({tests}))
 def test_it(number):
     note({name!r})
+    if number == {dies_at}:
+        os._exit(1)
     deadline = time.monotonic() + 60
     # Until two workers are at work, or there would be nothing to see.
     while len({{line.split()[0] for line in LOG.read_text().splitlines()}}) < 2:
@@ -62,14 +64,16 @@ def test_it(number):
 def test_workers_keep_to_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
     named = {TOGETHER[0]: 8, "tests/aaa/test_short.py": 30, "tests/guest/test_long.py": 2}
+    dies_at = 5  # a test of those that are together ends its worker
     for name, tests in named.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(TESTS.format(log=str(log), tests=tests, name=name))
+        (tmp_path / name).write_text(TESTS.format(log=str(log), tests=tests, name=name, dies_at=dies_at))
+        dies_at = -1
     (tmp_path / "pytest.ini").touch()
     # Not a worker of this run itself.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.schedule", "-n", "2", "--dist", "loadscope", "tests"],
+        [sys.executable, "-m", "pytest", "-q", "-ptests.schedule", "-pno:randomly", "-n2", "--dist=loadscope", "tests"],
         cwd=tmp_path,
         env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -77,12 +81,15 @@ def test_workers_keep_to_it(tmp_path: Path) -> None:
         check=False,
         timeout=120,
     )
-    assert "40 passed" in done.stdout, done.stdout + done.stderr
+    assert "1 failed, 39 passed" in done.stdout, done.stdout + done.stderr
+    assert f"crashed while running '{TOGETHER[0]}::test_it[5]'" in done.stdout
     lines = [line.split() for line in log.read_text().splitlines()]
     together, short, long = (
         [(at, worker) for at, (worker, name) in enumerate(lines) if name == each] for each in named
     )
-    assert len({worker for _, worker in together}) == 1
-    assert len({worker for _, worker in short}) == 2 or {worker for _, worker in short} != {together[0][1]}
+    assert [len(each) for each in (together, short, long)] == list(named.values())
+    assert len({worker for _, worker in together[:6]}) == 1
+    assert len({worker for _, worker in together[6:]}) == 1
+    assert {worker for _, worker in short} != {together[0][1]}
     assert max(at for at, _ in long) < min(at for at, _ in short)
     assert together[0][0] < min(at for at, _ in short)
