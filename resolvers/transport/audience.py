@@ -10,8 +10,8 @@ one **standing**: all of a subject that its answers may depend on while they are
 with a context that notices when anything more of the subject was looked at; then nothing is given out, and these
 subscribers are from now on told with others of their very **viewer** only. Before each item every identity is asked
 for its context anew, unless nobody's standing changed since (:data:`resolvers.transport.caller.Steady`): who stands
-otherwise by now is sent its own way, and finds the audience of its new standing. They are asked so
-often anyway that who was given a role hears of what it opens within a second, though nothing happens here.
+otherwise by now is sent its own way, and finds the audience of its new standing. So is, within a second, who was given
+a role while nothing happened here: a source may leave out what this standing does not see.
 
 Nobody is waited for and nothing is kept for anybody: a listener that cannot take an item now is sent its own way from
 the place that it had reached, where it waits on its own connection and reads the log. So is everybody when an answer
