@@ -181,6 +181,8 @@ class Audience:
         """
         async with self._asking:
             if not self._steady:
+                await _context(next(iter(self._listeners), None))  # what ``steady`` goes by may just be old
+            if not self._steady:
                 await self._review(patient=True)
 
     async def _checked(self, within_s: float = 0.0) -> Any:

@@ -109,6 +109,7 @@ class Vigil:
 
     def _round(self, now: float, moment: datetime) -> None:
         stamps: dict[Steady | None, Hashable | None] = {None: None}
+        unsure: set[Steady] = set()
         for key, watched in list(self._watched.items()):
             if watched.expires_at is not None and watched.expires_at <= moment:
                 self._over(key)
@@ -117,6 +118,9 @@ class Vigil:
                 stamps[watched.steady] = watched.steady()
             stamp = stamps[watched.steady]
             same = stamp is not None and stamp == watched.stamp
+            if stamp is None and watched.steady is not None:
+                same = watched.steady in unsure  # checking one renews what it goes by; all at once would take seconds
+                unsure.add(watched.steady)
             if watched.check is None and not (same and now < watched.check_at):
                 watched.check = asyncio.create_task(self._check(key, watched, stamp))
 
