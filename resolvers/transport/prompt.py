@@ -82,7 +82,7 @@ class PromptSockets(WebSocketsSansIOProtocol):
             self._end.cancel()
         super().connection_lost(exc)
         self.conn.parser.close()  # it knows us
-        if self.handshake_initiated:
+        if hasattr(self, "scope"):  # not where the handshake was refused before the application heard of it
             self.scope["extensions"] = {}  # so does this
 
 

@@ -7,12 +7,13 @@ import os
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pyVmomi import vmodl
 
 from drivers.api import Deadline, DiskFile, DiskFormat, Driver, HostConfig, ImageSpec
 from drivers.contracts.rig import wait_for
@@ -116,8 +117,11 @@ def finished(task: Any) -> Any:
 def carriers(sim: EsxSim) -> list[str]:
     """What is left of carriers: machines on the host, and folders."""
     hosts = [host for each in content_of(sim).rootFolder.childEntity[0].hostFolder.childEntity for host in each.host]
-    names = [str(vm.name) for host in hosts for vm in host.vm if str(vm.name).startswith("stratograph-carrier")]
-    return names + on_datastore(sim, "*/carriers/*")
+    names = []
+    for machine in (each for host in hosts for each in host.vm):
+        with suppress(vmodl.fault.ManagedObjectNotFound):  # it went while it was looked at
+            names.append(str(machine.name))
+    return [name for name in names if name.startswith("stratograph-carrier")] + on_datastore(sim, "*/carriers/*")
 
 
 def on_datastore(sim: EsxSim, pattern: str) -> list[str]:

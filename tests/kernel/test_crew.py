@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,21 @@ def _raise_its_own() -> None:
     raise TimeoutError("its own")
 
 
+def hang(call: Callable[[Callable[[], object]], object], gate: threading.Event, count: int) -> None:
+    """Have so many calls hang. One that was given up before its thread had begun does not, and is made again."""
+    begun: list[int] = []
+
+    def work() -> None:
+        begun.append(1)
+        gate.wait()
+
+    deadline = time.monotonic() + 60
+    while len(begun) < count:
+        assert time.monotonic() < deadline, "no call hangs"
+        with pytest.raises((LateError, HungError, Transient)):
+            call(work)
+
+
 def test_threads_are_used_again() -> None:
     crew = Crew()
     assert len({crew.run(number, threading.get_ident, 5) for number in range(50)}) == 1
@@ -38,9 +56,7 @@ def test_threads_are_used_again() -> None:
 def test_one_who_hangs_is_given_up_then_refused_at_once_and_taken_again_when_it_comes_back() -> None:
     crew = Crew(each=2, most=3, hung=10)
     gate = threading.Event()
-    for _ in range(2):
-        with pytest.raises(LateError):
-            crew.run("hangs", gate.wait, 0.01)
+    hang(lambda work: crew.run("hangs", work, 0.01), gate, 2)
     with pytest.raises(HungError):
         crew.run("hangs", gate.wait, 600)
     assert crew.hung == 2
@@ -56,8 +72,7 @@ def test_however_many_hang_in_all_those_who_answer_are_served() -> None:
     crew = Crew(each=8, most=2, hung=5)
     gate = threading.Event()
     for number in range(12):
-        with pytest.raises(LateError):
-            crew.run(number, gate.wait, 0.01)
+        hang(partial(crew.run, number, seconds=0.01), gate, 1)
     with pytest.raises(HungError):
         crew.run(3, gate.wait, 600)
     assert crew.run("answers", lambda: 1, 5) == 1
@@ -104,12 +119,12 @@ def test_a_hung_host_keeps_no_other_waiting(world: World, tmp_path: Path) -> Non
     )
     assert hosts.call(hanging, lambda driver, deadline: list(driver.machines.list(deadline))) == []
     gate = threading.Event()
-    for _ in range(8):
-        with pytest.raises(Transient, match="did not answer within"):
-            hosts.call(hanging, lambda _driver, _deadline: gate.wait(), seconds=-0.99)
+    hang(lambda work: hosts.call(hanging, lambda _driver, _deadline: work(), seconds=-0.99), gate, 8)
     with pytest.raises(Transient, match="still hang"):
         hosts.call(hanging, lambda _driver, _deadline: gate.wait(), seconds=600)
     assert hosts.call(well, lambda driver, deadline: list(driver.machines.list(deadline))) == []
+    with pytest.raises(Transient, match="did not answer within"):
+        hosts.call(well, lambda _driver, _deadline: gate.wait(), seconds=-0.99)
     gate.set()
     hosts.close()
 

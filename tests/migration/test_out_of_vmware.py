@@ -23,6 +23,7 @@ from gateway.kernel import noun
 from resolvers.image.routes import routes
 from tests.drivers.esxi_host import config_of, content_of, machine_of, program_in, simulated
 from tests.drivers.kvm_host import SECONDS, connect, libvirt_host, wait_for
+from tests.guest.agent import AGENT
 from tests.guest.image import guest_image
 from tests.migration.scene import SHOWN
 from tests.migration.theirs import MAC, MIB, Theirs, machine
@@ -32,23 +33,6 @@ from tests.world import Client, World
 
 READY = "SG: READY"
 REF = "query($host: ID!) { foreignMachines(hostId: $host) { nodes { ref name power obstacles disks { sizeBytes } } } }"
-AGENT = r"""
-cat > /tmp/agent <<'END'
-exec 3<>$(ls /dev/vport*)
-touch /tmp/listening
-while read -r line <&3; do
-  id=${line##*\"id\":}
-  case $line in
-    *guest-sync*) echo "{\"return\": ${id%%[!0-9]*}}" >&3 ;;
-    *guest-get-time*) echo "{\"return\": 1700000000000000000}" >&3 ;;
-    *) echo "{\"return\": {}}" >&3 ;;
-  esac
-done
-END
-setsid sh /tmp/agent </dev/null >/dev/null 2>&1 &
-until [ -e /tmp/listening ]; do sleep 1; done
-"""
-"""Answers on QEMU's channel as its guest agent would, as far as libvirt asks: there is no room for the real one."""
 CONSOLE = "query($id: ID!) { server(id: $id) { consoleLog } }"
 
 

@@ -12,6 +12,7 @@ import redis
 
 from gateway.doctor import Status
 from gateway.doctor.services import broker
+from tests.servers.daemon import wait_until
 from tests.servers.guard import descendants
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.rabbitmq import answers as rabbit_answers
@@ -56,7 +57,7 @@ def test_messages_outlive_a_kill_of_rabbitmq_and_nothing_outlives_stop() -> None
     server.kill()
     assert not rabbit_answers(server.port)
     server.restart()
-    assert take(server.url) == b"kept"
+    wait_until(lambda: take(server.url) == b"kept", 30, "the queue is there before its messages are")
     server.pause()
     assert not rabbit_answers(server.port)
     server.resume()
