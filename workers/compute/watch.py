@@ -148,11 +148,18 @@ def close_all() -> None:
 
 def _begin(context: Context, where: Address) -> Watch | None:
     def on_change(change: MachineChanged) -> None:
-        given = {"server": change.machine_id, "host": where.host_id, "seen": observed(change.machine)}
+        key = change.machine_id
+        given = {"server": key, "host": where.host_id, "seen": observed(change.machine)}
         try:
             if context.db.value(_NEWS, given) is None:
                 return  # mostly the echo of our own doing: not worth a turn in the queue of writers
-            context.db.run(partial(record, uid=change.machine_id, host_id=where.host_id, machine=change.machine))
+            # It may be older than what is recorded: a machine that was made off and started since, say. So ask again.
+            now = context.hosts.call(
+                where, lambda driver, deadline: driver.machines.inspect(key, deadline), seconds=LIST_S
+            )
+            context.db.run(partial(record, uid=key, host_id=where.host_id, machine=now))
+        except DriverError as error:
+            log.info("a machine that changed could not be looked at", host=where.name, reason=error.reason)
         except Exception:
             log.exception("a change of a machine could not be recorded", host=where.name)
 
