@@ -1,12 +1,14 @@
 """Jobs: servers to ACTIVE, from the GraphQL mutation to the status that a subscriber sees, on the simulated hypervisor.
 
-Whole processes: one gateway on SQLite with its workers inside, and a gateway with two workers on PostgreSQL and
-RabbitMQ. Growth with existing servers and hosts is measured in this process (growth.py).
+Whole processes: one gateway on SQLite with its workers inside (as it is, and bound to one core, which spares it passing
+the interpreter from core to core), and a gateway with two workers on PostgreSQL and RabbitMQ. Growth with existing
+servers and hosts is measured in this process (growth.py).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -111,6 +113,8 @@ def measure(
         stack.callback(gateway.stop)
         cloud = _cloud(stack, port, (gateway,))
         _tell(report, "jobs, one process on SQLite", cloud, ground, quick=quick)
+        gateway.bind(max(os.sched_getaffinity(0)))
+        _tell(report, "jobs, one process on SQLite, bound to one core", cloud, ground, quick=quick)
     if postgres is None or rabbit is None:
         return
     own = folder / "jobs-scaled"
