@@ -46,3 +46,17 @@ def inspected(world: World, where: Address, uid: UUID) -> Machine:
     found = world.hosts.call(where, lambda driver, deadline: driver.machines.inspect(uid, deadline))
     assert found is not None
     return found
+
+
+def test_a_list_that_is_older_than_a_server_does_not_lose_it(world: World) -> None:
+    """A host's machines are listed, then a server is made there, then the two are compared."""
+    scene = Scene.make(world)
+    context = Context(world.db, world.hosts, world.settings)
+    with world.db.read() as session:
+        where = address_of(session, session.exec(select(Host)).one())
+    server = scene.server()
+    watch._compare(context, where, {})
+    assert scene.status(server) == "ACTIVE"
+    world.hosts.call(where, lambda driver, deadline: driver.machines.remove(world.uid(server), deadline))
+    watch._compare(context, where, {})
+    assert scene.status(server) == "ERROR"

@@ -23,7 +23,6 @@ from gateway.compute.host import Host, HostStatus
 from gateway.compute.server import Server
 from gateway.compute.server_state import STANDING, Observed
 from gateway.jobs import job as jobs
-from gateway.kernel.db import Database
 from workers import shares
 from workers.compute.machine import observed
 from workers.hypervisor import Address, Hosts
@@ -70,7 +69,10 @@ def _look_at(context: Context, host_id: int, status: HostStatus, where: Address)
     except DriverError as error:
         log.info("machines could not be listed", host=where.name, reason=error.reason)
         return
-    _compare(context.db, where, {machine.id: machine for machine in machines})
+    try:
+        _compare(context, where, {machine.id: machine for machine in machines})
+    except DriverError as error:
+        log.info("machines could not be looked at", host=where.name, reason=error.reason)
 
 
 def _unknown(session: Session, host_id: int) -> None:
@@ -81,8 +83,9 @@ def _unknown(session: Session, host_id: int) -> None:
         servers.observe(session, server, Observed.UNKNOWN)
 
 
-def _compare(db: Database, where: Address, machines: dict[UUID, Machine]) -> None:
-    with db.read() as session:
+def _compare(context: Context, where: Address, machines: dict[UUID, Machine]) -> None:
+    """Record what differs: as it is by now, for a server may have been made, or changed, since the list was."""
+    with context.db.read() as session:
         rows = session.exec(select(Server).where(Server.host_id == where.host_id)).all()
         kept = migrations.kept_machines(session, where.host_id)
         changed = [
@@ -93,10 +96,16 @@ def _compare(db: Database, where: Address, machines: dict[UUID, Machine]) -> Non
             and jobs.active(session, servers.NOUN.public(row)) is None
         ]
     for uid in changed:
-        db.run(partial(record, uid=uid, host_id=where.host_id, machine=machines.get(uid)))
+        _record_now(context, where, uid)
     strangers = machines.keys() - {row.uid for row in rows} - kept
     if strangers:
         log.warning("machines that no server knows", host=where.name, machines=sorted(map(str, strangers))[:20])
+
+
+def _record_now(context: Context, where: Address, uid: UUID) -> None:
+    """Ask a host how a machine is, and record that. Raises DriverError."""
+    machine = context.hosts.call(where, lambda driver, deadline: driver.machines.inspect(uid, deadline), seconds=LIST_S)
+    context.db.run(partial(record, uid=uid, host_id=where.host_id, machine=machine))
 
 
 @dataclass(slots=True)
@@ -153,11 +162,8 @@ def _begin(context: Context, where: Address) -> Watch | None:
         try:
             if context.db.value(_NEWS, given) is None:
                 return  # mostly the echo of our own doing: not worth a turn in the queue of writers
-            # It may be older than what is recorded: a machine that was made off and started since, say. So ask again.
-            now = context.hosts.call(
-                where, lambda driver, deadline: driver.machines.inspect(key, deadline), seconds=LIST_S
-            )
-            context.db.run(partial(record, uid=key, host_id=where.host_id, machine=now))
+            # It may be older than what is recorded: a machine that was made off and started since, say.
+            _record_now(context, where, key)
         except DriverError as error:
             log.info("a machine that changed could not be looked at", host=where.name, reason=error.reason)
         except Exception:
