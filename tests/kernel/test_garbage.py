@@ -33,12 +33,13 @@ until = time.monotonic() + 60
 while fate() is not None and time.monotonic() < until:
     kept.extend([Knot()] for _ in range(1_000))
 json.dump({"aside": put_aside, "looks": looks, "young": young, "at_once": gone_at_once, "found": fate() is None,
-           "pauses": pauses.count(0) + pauses.count(1), "all": pauses.count(2)}, sys.stderr)  # the log, which another thread writes, is on stdout
+           "pauses": pauses.count(0) + pauses.count(1), "all": pauses.count(2)}, sys.stderr)
 """
 
 
 def test_what_is_put_aside_is_not_looked_at_until_enough_was() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True)
+    # The log, which another thread writes, is on stdout.
     found = json.loads(done.stderr.splitlines()[-1])
     assert found["looks"] == 0, "twenty thousand objects are fewer than what was there, and than what must be"
     assert found["young"] < 5_000, "what is looked at stays small"
