@@ -223,7 +223,7 @@ def _announce(session: OrmSession, _context: object, _instances: object) -> None
         if isinstance(row, Row) and (keys := saving.changed(sa.inspect(row))):
             row.updated_at = now
             _add(written, row, "changed", now, sorted(set(keys) - _QUIET))
-            dirty.append((row, [*(set(keys) - {"updated_at"}), "updated_at"]))
+            dirty.append((row, sorted({*keys, "updated_at"})))
     for row in session.deleted:
         if isinstance(row, Row):
             _add(written, row, "deleted", now, [])

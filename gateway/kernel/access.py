@@ -40,6 +40,9 @@ class Need(StrEnum):
     ADMIN = "ADMIN"
 
 
+Standing = tuple[bool, bool, frozenset[tuple[int, Role]]]
+"""Whether somebody is signed in, is an operator, and the roles held by tenant."""
+
 _RANK = {Role.READER: 1, Role.MEMBER: 2, Role.MANAGER: 3}
 
 
@@ -64,6 +67,11 @@ class Subject:
     def signed_in(self) -> bool:
         """Whether somebody is known."""
         return self.user_id != 0
+
+    @property
+    def standing(self) -> Standing:
+        """All of the subject that what it sees depends on, unless somebody in particular is meant."""
+        return (self.signed_in, self.admin, frozenset(self.roles.items()))
 
     def role_in(self, tenant_id: int) -> Role | None:
         """The role held in a tenant; an admin is a manager everywhere."""

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from gateway.kernel import ids
-from gateway.kernel.access import Role, Subject
+from gateway.kernel.access import Standing, Subject
 from gateway.kernel.errors import NotFound
 from gateway.kernel.prepared import Rows, later, rows_of
 from gateway.kernel.row import Row
@@ -26,6 +26,9 @@ from gateway.kernel.typical import Typical
 
 R = TypeVar("R", bound=Row)
 Scope = Callable[[Subject], sa.ColumnElement[bool]]
+
+_MOST_KEYS = 64
+"""Statements are kept for so many keys at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +77,12 @@ class Noun(Generic[R]):
             return []
         count = 1 << (len(keys) - 1).bit_length()
         if count <= _MOST_KEYS:
-            standing = (subject.signed_in, subject.admin, frozenset(subject.roles.items()))
-            rows: Rows[R] | None = _visible(self.prefix, column, standing, count)
+            rows: Rows[R] | None = _visible(self.prefix, column, subject.standing, count)
             if rows is not None:
                 padded = [*keys, *[keys[-1]] * (count - len(keys))]
                 return rows.all(session, **{f"key_{at}": key for at, key in enumerate(padded)})
         wanted = getattr(self.table, column).in_(list(keys))
         return rows_of(self.table).where(session, wanted, self.scope(subject), order_by=col(self.table.id))
-
-
-Standing = tuple[bool, bool, frozenset[tuple[int, Role]]]
-"""Whether somebody is signed in, is an operator, and the roles held."""
-_MOST_KEYS = 64
 
 
 @lru_cache(maxsize=1024)

@@ -36,8 +36,8 @@ def changed(state: InstanceState[Any]) -> list[str]:
 
 
 def save(session: OrmSession, new: Iterable[Row], dirty: Iterable[tuple[Row, list[str]]]) -> None:
-    """Write these rows of a session, ``dirty`` ones with the attributes that changed. Raises StaleDataError, and
-    SQLAlchemy's errors for what the database refuses.
+    """Write these rows of a session, ``dirty`` ones with the names, sorted, of the attributes that changed. Raises
+    StaleDataError, and SQLAlchemy's errors for what the database refuses.
     """
     connection = session.connection()
     for table, state, keys in sorted(_updates(dirty), key=lambda each: (each[0].place, each[1].dict["id"])):
@@ -136,7 +136,7 @@ class _Table:
         """Write what changed, if nobody else wrote the row since. Raises StaleDataError."""
         values = state.dict
         seen: int = values["version"]
-        known = tuple(sorted(keys))
+        known = tuple(keys)
         statement = self._updates.get(known)
         if statement is None:
             statement = self._updates[known] = self._update(known)

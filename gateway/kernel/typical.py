@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from gateway.kernel.access import Subject
 
-_STANDING: Final = frozenset({"admin", "roles", "role_in", "holds", "signed_in", "asked"})
+_STANDING: Final = frozenset({"admin", "roles", "role_in", "holds", "signed_in", "standing", "asked"})
 
 
 class Typical(Subject):

@@ -381,4 +381,5 @@ def _uid(element: Any, compiler: Any, **options: Any) -> str:
     value = f"(strpos('{ALPHABET}', substr(right({text}, {DIGITS}), k, 1)) - 1)::bit(5)::text"
     bits = f"(SELECT string_agg({value}, '' ORDER BY k)::varbit FROM generate_series(1, {DIGITS}) AS k)"  # noqa: S608 - compiled SQL, no values
     part = "to_hex(substring(held.bits FROM 4 * g + 3 FOR 4)::bit(4)::int)"
-    return f"(SELECT string_agg({part}, '' ORDER BY g)::uuid FROM generate_series(0, 31) AS g, (SELECT {bits} AS bits) AS held)"  # noqa: S608, E501 - as above
+    held = f"generate_series(0, 31) AS g, (SELECT {bits} AS bits) AS held"
+    return f"(SELECT string_agg({part}, '' ORDER BY g)::uuid FROM {held})"  # noqa: S608 - as above

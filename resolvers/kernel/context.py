@@ -64,9 +64,8 @@ class Context:
 
     @property
     def standing(self) -> Hashable:
-        """All of the subject that what it sees depends on, unless somebody in particular is meant."""
-        who = self.subject
-        return (who.signed_in, who.admin, frozenset(who.roles.items()))
+        """The subject's."""
+        return self.subject.standing
 
     def typical(self) -> Context:
         """A context of anybody with this standing: what it shows is for all of them, unless it is ``personal``."""
