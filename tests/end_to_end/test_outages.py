@@ -24,9 +24,10 @@ def test_without_its_broker_the_sweep_delivers(tmp_path: Path, private_rabbit: R
         private_rabbit.kill()
         server, job = scene.ask_server(name="meanwhile")
         wait_for("the gateway's word", lambda: asked(f"{gateway.url}/readyz")["broker"] == "away")
-        assert scene.server(server)["status"] == "BUILDING"
-        private_rabbit.restart()
         assert client.follow(job, deadline_s=120)["status"] == "SUCCEEDED"
+        assert scene.server(server)["status"] == "ACTIVE"
+        assert asked(f"{gateway.url}/readyz")["broker"] == "away"
+        private_rabbit.restart()
         scene.make_server(name="after")
         wait_for("the gateway's word", lambda: asked(f"{gateway.url}/readyz")["broker"] == "ok")
 
