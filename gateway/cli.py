@@ -39,6 +39,7 @@ def serve() -> None:
 
     from gateway import banner
     from gateway.app import Cloud, configure_logs
+    from gateway.kernel.core import CORE
     from gateway.kernel.garbage import Aside
     from resolvers.transport.packets import WholeResponses
     from resolvers.transport.prompt import PromptSockets
@@ -60,6 +61,8 @@ def serve() -> None:
         timeout_graceful_shutdown=10,
         server_header=False,
     )
+    if settings.embedded and settings.share_core:
+        CORE.begin()
     Aside().begin()  # a look at all that is there takes as long as telling thousands of subscribers
     server = banner.Announcing(config, lambda: banner.show(cloud), cloud.stopping.set)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -19,12 +19,15 @@ import structlog
 
 from drivers import registry
 from drivers.api import Deadline, Driver, DriverType, HostConfig, Transient
+from gateway.kernel.core import CORE
 from workers.crew import Crew, HungError, LateError
 
 T = TypeVar("T")
 
 CALL_S = 120.0
 """How long one driver call may take unless the caller says otherwise."""
+BULK_S = 600.0
+"""A call that may take longer moves whole disks: it is not for the core that the short ones share."""
 IDLE_S = 600.0
 """A connection that was not used for so long is closed."""
 
@@ -75,7 +78,7 @@ class Hosts:
         line = self._line(address, deadline)
         self._count(line, 1)
         try:
-            return self._crew.run(address.host_id, lambda: work(line.driver, deadline), seconds + 1.0)
+            return self._crew.run(address.host_id, lambda: _done(work, line.driver, deadline, seconds), seconds + 1.0)
         except LateError:
             log.warning("driver call did not answer in time", host=address.name, seconds=seconds)
             raise Transient(f"host {address.name} did not answer within {seconds:.0f} seconds") from None
@@ -168,3 +171,10 @@ class Hosts:
         with self._lock:
             self._lines[address.host_id] = line
         return line
+
+
+def _done(work: Callable[[Driver, Deadline], T], driver: Driver, deadline: Deadline, seconds: float) -> T:
+    if seconds <= BULK_S:
+        return work(driver, deadline)
+    with CORE.apart():
+        return work(driver, deadline)

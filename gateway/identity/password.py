@@ -19,6 +19,7 @@ from sqlmodel import Field, Session, col, select
 
 from gateway.identity.policy import Policy
 from gateway.kernel import row
+from gateway.kernel.core import CORE
 from gateway.kernel.errors import Invalid, RateLimited
 from gateway.kernel.row import Row
 
@@ -80,7 +81,7 @@ class Passwords:
         if not self._present.acquire(blocking=False):
             raise RateLimited("Too many are signing in at this moment; try again.", retry_after_s=1)
         try:
-            with self._running:
+            with self._running, CORE.apart():
                 yield
         finally:
             self._present.release()

@@ -23,6 +23,7 @@ from typing import Final
 
 from gateway.image import inspection, qemu_img
 from gateway.image.formats import GIB, MIB, TIB, ImageFormat, ImageRefused, Inspection, InspectionLimits, RefusalCode
+from gateway.kernel.core import CORE
 
 Progress = Callable[[float], None]
 
@@ -228,7 +229,7 @@ def _verify(partial: Path, target_format: ImageFormat, virtual_size_bytes: int, 
         raise ConversionFailed(
             ConversionProblem.BROKEN, f"the result has {found.virtual_size_bytes} bytes, not {virtual_size_bytes}"
         )
-    with partial.open("rb") as file:
+    with CORE.apart(), partial.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         allocated_bytes = os.fstat(file.fileno()).st_blocks * 512
     return Converted(

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from gateway.kernel.core import CORE
+
 MAX_OUTPUT_BYTES: Final = 1 << 20
 MAX_ERROR_BYTES: Final = 8 << 10
 READ_BYTES: Final = 64 << 10
@@ -110,16 +112,17 @@ def _tool(name: str) -> str:
 @contextlib.contextmanager
 def _caged(arguments: Sequence[str], bounds: Bounds) -> Iterator[subprocess.Popen[bytes]]:
     """The process in its own session; on leaving, whatever is left of its group is dead and reaped."""
-    process = subprocess.Popen(
-        _command(arguments, bounds),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # One malloc arena: each further one reserves 64 MiB of the address space that is bounded here.
-        env={"PATH": os.defpath, "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"},
-        cwd="/",
-        start_new_session=True,
-    )
+    with CORE.apart():
+        process = subprocess.Popen(
+            _command(arguments, bounds),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # One malloc arena: each further one reserves 64 MiB of the address space that is bounded here.
+            env={"PATH": os.defpath, "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"},
+            cwd="/",
+            start_new_session=True,
+        )
     try:
         yield process
     finally:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from gateway.image.formats import MIB
+from gateway.kernel.core import CORE
 
 CHUNK_BYTES: Final = MIB
 FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -219,7 +220,7 @@ def converting_full() -> Iterator[None]:
 
 def file_sha256(descriptor: int) -> str:
     """Lower-case SHA-256 of the whole file."""
-    with os.fdopen(os.dup(descriptor), "rb") as file:
+    with CORE.apart(), os.fdopen(os.dup(descriptor), "rb") as file:
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 

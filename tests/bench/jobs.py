@@ -1,6 +1,6 @@
 """Jobs: servers to ACTIVE, from the GraphQL mutation to the status that a subscriber sees, on the simulated hypervisor.
 
-Whole processes: one gateway on SQLite with its workers inside (as it is, and bound to one core, which spares it passing
+Whole processes: one gateway on SQLite with its workers inside (as it comes, and with SHARE_CORE off, where it passes
 the interpreter from core to core), and a gateway with two workers on PostgreSQL and RabbitMQ. Growth with existing
 servers and hosts is measured in this process (growth.py).
 """
@@ -8,7 +8,6 @@ servers and hosts is measured in this process (growth.py).
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -102,19 +101,19 @@ def measure(
     report: Report, folder: Path, postgres: PostgresServer | None, rabbit: RabbitServer | None, *, quick: bool
 ) -> None:
     """Add the figures of both set-ups."""
-    own = folder / "jobs-embedded"
-    own.mkdir()
-    with ExitStack() as stack:
-        ground = Ground.lay(own)
-        stack.callback(ground.db.close)
-        ground.hosts(1, "sim", store="memory")
-        port = free_port()
-        gateway = process.serve(process.settings(ground.settings, port), own / "serve.log")
-        stack.callback(gateway.stop)
-        cloud = _cloud(stack, port, (gateway,))
-        _tell(report, "jobs, one process on SQLite", cloud, ground, quick=quick)
-        gateway.bind(max(os.sched_getaffinity(0)))
-        _tell(report, "jobs, one process on SQLite, bound to one core", cloud, ground, quick=quick)
+    for section, share_core in (
+        ("jobs, one process on SQLite", True), ("jobs, one process on SQLite, SHARE_CORE off", False),
+    ):  # fmt: skip
+        own = folder / f"jobs-embedded-{share_core}"
+        own.mkdir()
+        with ExitStack() as stack:
+            ground = Ground.lay(own)
+            stack.callback(ground.db.close)
+            ground.hosts(1, "sim", store="memory")
+            port = free_port()
+            gateway = process.serve(process.settings(ground.settings, port, share_core=share_core), own / "serve.log")
+            stack.callback(gateway.stop)
+            _tell(report, section, _cloud(stack, port, (gateway,)), ground, quick=quick)
     if postgres is None or rabbit is None:
         return
     own = folder / "jobs-scaled"

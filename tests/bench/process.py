@@ -49,11 +49,6 @@ class Measured:
         """Memory, with what is shared counted in proportion."""
         return _kib(Path(f"/proc/{self.popen.pid}/smaps_rollup"), "Pss:") / 1024
 
-    def bind(self, core: int) -> None:
-        """Let it run on this core alone, as ``taskset`` would."""
-        for each in Path(f"/proc/{self.popen.pid}/task").iterdir():
-            os.sched_setaffinity(int(each.name), {core})
-
     def stop(self) -> None:
         """End it in good order."""
         self.popen.terminate()

@@ -27,6 +27,7 @@ from gateway.image import inspection
 from gateway.image.formats import ImageFormat, ImageRefused, InspectionLimits
 from gateway.image.upload import file_sha256
 from gateway.kernel import errors
+from gateway.kernel.core import CORE
 from workers.compute import carry
 from workers.compute.carry import Way
 from workers.compute.disks import Teller
@@ -120,10 +121,11 @@ def _run(command: Sequence[str], way: Way) -> None:
     words = way.folder / "words"
     most_s = way.run.settings.conversion_timeout_s
     with words.open("wb") as out:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment(way.folder),
-            start_new_session=True,
-        )  # fmt: skip
+        with CORE.apart():
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment(way.folder),
+                start_new_session=True,
+            )  # fmt: skip
         try:
             ends = time.monotonic() + most_s
             while process.poll() is None:
