@@ -12,6 +12,7 @@ from strawberry.types import Info
 
 from gateway.kernel.access import Need
 from resolvers.kernel.context import Context
+from resolvers.kernel.graph import Resolved
 from resolvers.kernel.roots import query
 
 SERVICES = ("compute", "identity", "image", "metering", "network", "volume")
@@ -54,7 +55,7 @@ class Cloud:
     drivers: list[DriverInfo] = strawberry.field(description="The capability matrix.")
 
 
-@query(Need.PUBLIC, "This cloud; needs no token.")
+@query(Need.PUBLIC, "This cloud; needs no token.", reads=Resolved())
 async def cloud(info: Info) -> Cloud:
     """What everybody may know."""
     context: Context = info.context
@@ -85,7 +86,10 @@ class RateLimit:
     reset_at: str | None = strawberry.field(description="When it is whole again, by RFC 3339.")
 
 
-@query(Need.PUBLIC, "Your budget, and what this operation costs.", name="rateLimit", shown_as=RateLimit | None)
+@query(
+    Need.PUBLIC, "Your budget, and what this operation costs.", name="rateLimit", shown_as=RateLimit | None,
+    reads=Resolved(),
+)  # fmt: skip
 async def rate_limit(info: Info) -> Any:
     """The budget, as the transport counted it."""
     limits = info.context.limits

@@ -150,10 +150,15 @@ def revoke_all(session: sqlmodel.Session, user_id: int, *, but: int | None = Non
     return _end(session, [each for each in session.exec(statement.order_by(col(Session.id))) if each.id != but])
 
 
+def unrevoked(columns: Any) -> Any:
+    """The condition on a session's columns that it was not revoked."""
+    return columns.revoked_at.is_(None)
+
+
 def alive(session: sqlmodel.Session, user_id: int) -> list[Session]:
     """A user's sessions that are neither over nor revoked, oldest first."""
     statement = select(Session).where(
-        Session.user_id == user_id, col(Session.revoked_at).is_(None), col(Session.expires_at) > clock.now(session)
+        Session.user_id == user_id, unrevoked(Session), col(Session.expires_at) > clock.now(session)
     )
     return list(session.exec(statement.order_by(col(Session.id))))
 

@@ -23,6 +23,7 @@ from gateway.image.reception import store_of
 from gateway.image.signed_url import SigningKeys
 from gateway.kernel import clock
 from gateway.kernel.access import Role, Subject
+from gateway.kernel.clock import Informed
 from gateway.kernel.secretbox import Sealed
 
 UPLOAD_LASTS: Final = timedelta(hours=6)
@@ -64,20 +65,20 @@ def path_of(image: Image) -> str:
     return f"/images/{images.NOUN.public(image)}/data"
 
 
-def upload(session: Session, subject: Subject, image: Image) -> UploadLink | None:
+def upload(known: Informed, subject: Subject, image: Image) -> UploadLink | None:
     """The link to send the image's data to; None unless it waits for data and the subject may change it."""
     if image.status not in WAITING or image.source_url is not None or not subject.holds(Role.MEMBER, image.tenant_id):
         return None
-    expires_at = clock.now(session).replace(microsecond=0) + UPLOAD_LASTS
-    received = store_of(session.info["settings"]).received(image.uid)
-    return UploadLink(_signed(session, subject, image, Use.UPLOAD, expires_at), expires_at, received or 0)
+    expires_at = clock.now(known).replace(microsecond=0) + UPLOAD_LASTS
+    received = store_of(known.info["settings"]).received(image.uid)
+    return UploadLink(_signed(known, subject, image, Use.UPLOAD, expires_at), expires_at, received or 0)
 
 
-def download(session: Session, subject: Subject, image: Image) -> str | None:
+def download(known: Informed, subject: Subject, image: Image) -> str | None:
     """The link to the image's file, for everyone who may see the image; None unless it is ACTIVE."""
     if image.status is not ImageStatus.ACTIVE:
         return None
-    return _signed(session, subject, image, Use.DOWNLOAD, clock.now(session) + DOWNLOAD_LASTS)
+    return _signed(known, subject, image, Use.DOWNLOAD, clock.now(known) + DOWNLOAD_LASTS)
 
 
 def permitted(session: Session, method: str, path: str, query: str) -> Permit:
@@ -86,16 +87,16 @@ def permitted(session: Session, method: str, path: str, query: str) -> Permit:
     return Permit(Use(str(claims["use"])), int(claims["user"]), int(claims["expires"]))
 
 
-def _signed(session: Session, subject: Subject, image: Image, use: Use, expires_at: datetime) -> str:
+def _signed(known: Informed, subject: Subject, image: Image, use: Use, expires_at: datetime) -> str:
     moment = int(expires_at.timestamp())
     methods = UPLOAD_METHODS if use is Use.UPLOAD else DOWNLOAD_METHODS
     claims: dict[str, str | int] = {"use": use.value, "user": subject.user_id, "expires": moment}
-    query = signed_url.sign(_keys(session), methods, path_of(image), moment, claims)
-    return f"{session.info['settings'].url}{path_of(image)}?{query}"
+    query = signed_url.sign(_keys(known), methods, path_of(image), moment, claims)
+    return f"{known.info['settings'].url}{path_of(image)}?{query}"
 
 
-def _keys(session: Session) -> SigningKeys:
-    box: Sealed = session.info["sealed"]
+def _keys(known: Informed) -> SigningKeys:
+    box: Sealed = known.info["sealed"]
     secrets = box.derive_all(_PURPOSE)
     named = {hashlib.sha256(secret).hexdigest()[:8]: secret for secret in secrets}
     return SigningKeys(named, hashlib.sha256(secrets[0]).hexdigest()[:8])

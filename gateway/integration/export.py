@@ -27,6 +27,7 @@ from gateway.image.signed_url import SigningKeys
 from gateway.jobs import job as jobs
 from gateway.kernel import clock, row
 from gateway.kernel.access import Role, Subject, require, within
+from gateway.kernel.clock import Informed
 from gateway.kernel.command import AnyId, Command, Retryable
 from gateway.kernel.errors import Conflict, InvalidState, NotFound
 from gateway.kernel.noun import Noun, register
@@ -185,13 +186,13 @@ def path_of(export: Export) -> str:
     return f"/exports/{NOUN.public(export)}/data"
 
 
-def link(session: Session, export: Export) -> str | None:
+def link(known: Informed, export: Export) -> str | None:
     """The signed URL of an export's file, good for an hour at most; None unless it is READY."""
-    now = clock.now(session)
+    now = clock.now(known)
     if export.status is not ExportStatus.READY or export.expires_at is None or export.expires_at <= now:
         return None
     path, until = path_of(export), int(min(now + LINK_LASTS, export.expires_at).timestamp())
-    return f"{session.info['settings'].url}{path}?{signed_url.sign(_keys(session), LINK_METHODS, path, until)}"
+    return f"{known.info['settings'].url}{path}?{signed_url.sign(_keys(known), LINK_METHODS, path, until)}"
 
 
 def permitted(session: Session, method: str, public_id: str, query: str) -> Export:
@@ -204,8 +205,8 @@ def permitted(session: Session, method: str, public_id: str, query: str) -> Expo
     return found
 
 
-def _keys(session: Session) -> SigningKeys:
-    box: Sealed = session.info["sealed"]
+def _keys(known: Informed) -> SigningKeys:
+    box: Sealed = known.info["sealed"]
     secrets = box.derive_all(_PURPOSE)
     named = {hashlib.sha256(secret).hexdigest()[:8]: secret for secret in secrets}
     return SigningKeys(named, hashlib.sha256(secrets[0]).hexdigest()[:8])

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-
-from sqlmodel import Session
+from typing import Any, Protocol
 
 Clock = Callable[[], datetime]
+
+
+class Informed(Protocol):
+    """What knows a cloud's clock, settings and keys without asking its database: a session, or the database itself."""
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        """What the composition root provided, by name."""
 
 
 def system() -> datetime:
@@ -19,7 +26,7 @@ def system() -> datetime:
     return datetime.now(UTC)
 
 
-def now(session: Session) -> datetime:
-    """The moment by the clock which the session's database was opened with."""
+def now(session: Informed) -> datetime:
+    """The moment by the clock which the database was opened with."""
     clock: Clock = session.info["clock"]
     return clock()

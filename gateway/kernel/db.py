@@ -76,6 +76,11 @@ class Database:
         """Have every later session carry ``value`` in its ``info`` (the bell, quotas' defaults ...)."""
         self._info[name] = value
 
+    @property
+    def info(self) -> dict[Any, Any]:
+        """What sessions find in their ``info``: for what needs no rows, and so no session. Not to be changed."""
+        return self._info
+
     def provided(self, name: str) -> Any:
         """What sessions find under that name in their ``info``; None when nothing was provided."""
         return self._info.get(name)

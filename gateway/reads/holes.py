@@ -20,7 +20,7 @@ from typing import Any
 
 from gateway.kernel.ids import ALPHABET
 from gateway.reads.errors import NotAsPromised
-from gateway.reads.tree import Fill
+from gateway.reads.tree import Fill, Render
 
 MARK = f"~{secrets.token_hex(8)}~"
 """Begins and ends a hole."""
@@ -50,6 +50,7 @@ class Holes:
     def __init__(self) -> None:
         self.guarded = True
         self._fills: list[tuple[Fill, bool]] = []
+        self._renders: dict[int, Render] = {}
         self._kept: dict[bytes, bytes] = {}
 
     def add(self, fill: Fill, *, keep: bool) -> int:
@@ -57,14 +58,24 @@ class Holes:
         self._fills.append((fill, keep))
         return len(self._fills) - 1
 
-    def filled(self, text: bytes) -> bytes:
-        """The database's JSON with all holes filled, in ASCII. Raises NotAsPromised."""
+    def render(self, render: Render) -> int:
+        """The number of a new hole that is filled for whoever asks."""
+        number = self.add(_by_whom, keep=False)
+        self._renders[number] = render
+        return number
+
+    def filled(self, text: bytes, asker: Any = None) -> bytes:
+        """The database's JSON with all holes filled for ``asker``, in ASCII. Raises NotAsPromised."""
         if self.guarded and _POISON in text:
             raise NotAsPromised
         if self._fills:
-            text = _HOLES.sub(self._fill, text)
+            text = _HOLES.sub((lambda each: self._rendered(each, asker)) if self._renders else self._fill, text)
         text = with_ids(text, _RAW_ID_MARK if _RAW_ID_MARK in text else ID_MARK)
         return text if text.isascii() and b"\x7f" not in text else _escaped(text)
+
+    def _rendered(self, found: re.Match[bytes], asker: Any) -> bytes:
+        render = self._renders.get(int(found[1]))
+        return self._fill(found) if render is None else render(json.loads(b"[" + found[2] + b"]"), asker)
 
     def _fill(self, found: re.Match[bytes]) -> bytes:
         whole = found[0]
@@ -129,6 +140,10 @@ def _escaped(text: bytes) -> bytes:
     """The same JSON in ASCII, as the ordinary encoder escapes."""
     quote: Callable[[str], str] = json.encoder.encode_basestring_ascii
     return _FOREIGN.sub(lambda found: quote(found[0])[1:-1], text.decode()).encode("ascii")
+
+
+def _by_whom(_values: list[Any]) -> bytes:
+    raise AssertionError("a hole that is filled for whoever asks was filled for nobody")
 
 
 def fill_json(values: list[Any]) -> bytes:

@@ -9,6 +9,7 @@ wrong is :class:`NotRead`: the ordinary path then tells it in its own words.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sqlite3
 import threading
 import time
@@ -115,6 +116,7 @@ class SqliteReader:
             found.text_factory = bytes
             found.create_function("stratograph_typeid", 2, _typeid, deterministic=True)
             found.create_function("stratograph_uid", 1, _uid, deterministic=True)
+            found.create_function("stratograph_digest", 1, _digest, deterministic=True)
             for pragma in (
                 "foreign_keys=ON", "busy_timeout=10000", f"cache_size=-{_CACHE_KIB}", f"mmap_size={_MAPPED_BYTES}",
                 "query_only=ON",
@@ -139,3 +141,7 @@ def _typeid(prefix: bytes | str, uid: bytes | str) -> str:
 
 def _uid(text: bytes | str | None) -> str | None:
     return None if text is None else ids.decode(text if isinstance(text, str) else text.decode())[1].hex
+
+
+def _digest(text: bytes | str | None) -> str | None:
+    return None if text is None else hashlib.sha256(text if isinstance(text, bytes) else text.encode()).hexdigest()

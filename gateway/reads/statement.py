@@ -38,6 +38,7 @@ from gateway.reads.tree import (
     Page,
     Part,
     PartOf,
+    Rendering,
     Root,
     Rows,
     Several,
@@ -182,7 +183,7 @@ class _Builder:
             raise Unspelt("too many fields in one object")
         return self._words.object([(name, self._value(value, at, row)) for name, value in item.fields])
 
-    def _value(self, value: Value, at: Any, row: _Row | None = None) -> Sql:  # noqa: C901, PLR0911 - one kind of value a line
+    def _value(self, value: Value, at: Any, row: _Row | None = None) -> Sql:  # noqa: C901, PLR0911, PLR0912 - one kind of value a line
         match value:
             case Const():
                 return self._words.constant(value.text)
@@ -192,6 +193,9 @@ class _Builder:
                 return self._column(value, at)
             case Hole():
                 return self._hole([self._known(each, at) for each in value.columns], value.fill, keep=value.keep)
+            case Rendering():
+                columns = [self._known(each, at) for each in value.columns]
+                return spelling.hole(self._words, self._holes.render(value.render), columns)
             case Rows():
                 return self._rows(value, at)
             case Page():
@@ -270,6 +274,8 @@ class _Builder:
             where.append(self._words.beside(self._adapted(rows.scope(self._subject), rows.table, inner)))
         if rows.where is not None:
             where.append(rows.where(inner.c))
+        where += [each.compare(inner.c[each.column], sa.literal(each.given, inner.c[each.column].type)) for each in
+                  rows.bounds]  # fmt: skip
         if rows.one and rows.key == "id":
             found = sa.select(self._words.finished(self._item(rows.item, inner)))
             found = found.select_from(source).where(*where)
@@ -287,13 +293,15 @@ class _Builder:
             return sa.literal(getattr(self._subject, rows.subject), sa.BigInteger)
         if rows.own_prefix is not None:
             return self._words.typeid_text(rows.own_prefix, at.c.uid)
+        if isinstance(rows, Rows) and rows.own_digest:
+            return self._words.digest(at.c[rows.own])
         return at.c[rows.own if isinstance(rows, Rows) else "id"]
 
     def _item(self, item: Object | Column | Id, at: Any) -> Sql:
         return self._object(item, at) if isinstance(item, Object) else self._value(item, at)
 
     def _needed(self, item: Value, at: Any) -> list[Any]:
-        return [at.c[name] for name in sorted(_columns(item)) or ["id"]]
+        return [at.c[name] for name in sorted(_columns(item))] or list(at.primary_key)
 
     # ------------------------------------------------------------------------------------ pages
 
@@ -415,6 +423,8 @@ def _columns(value: Value | None) -> set[str]:  # noqa: PLR0911 - one kind of va
             return {"uid"}
         case Column() | Named():
             return {value.name}
+        case Rendering():
+            return {each.name for each in value.columns}
         case Hole():
             return {each.name if isinstance(each, Column) else "id" for each in value.columns}
         case Object():

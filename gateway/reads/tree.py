@@ -60,6 +60,9 @@ class Column:
 Fill = Callable[[list[Any]], bytes]
 """Columns as JSON values to JSON text."""
 
+Render = Callable[[list[Any], Any], bytes]
+"""The same for whoever asks: the second argument is what the reader of the statement says of the request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sums:
@@ -82,6 +85,14 @@ class Hole:
 
 
 @dataclass(frozen=True, slots=True)
+class Rendering:
+    """A :class:`Hole` whose filling depends on who asks and when, too; nothing of it is remembered."""
+
+    columns: tuple[Column, ...]
+    render: Render
+
+
+@dataclass(frozen=True, slots=True)
 class Object:
     """A JSON object of one row."""
 
@@ -101,11 +112,21 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """A condition on rows: ``compare(their column, an input)``."""
+
+    column: str
+    compare: Callable[[Any, Any], Any]
+    given: Given
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """The rows of a table whose ``key`` is the ``own`` column of the row we come from, in the order of ``order``.
 
     ``subject`` names the subject's key that takes the place of the row we come from. ``one`` makes it the first of them
-    or null. ``own_prefix`` says that the key holds our TypeID as text. A ``scope`` of None is for rows that belong to
+    or null. ``own_prefix`` says that the key holds our TypeID as text, ``own_digest`` that it holds the SHA-256 of our
+    column. ``bounds`` are conditions by inputs. A ``scope`` of None is for rows that belong to
     ours, such as a port's addresses.
     """
 
@@ -115,9 +136,11 @@ class Rows:
     own: str = "id"
     subject: str | None = None
     own_prefix: str | None = None
+    own_digest: bool = False
     scope: Scope | None = None
     link: Link | None = None
     where: Callable[[Any], Any] | None = None
+    bounds: tuple[Bound, ...] = ()
     order: tuple[str, ...] = ("id",)
     one: bool = False
 
@@ -226,5 +249,5 @@ class Several:
     kinds: tuple[Kindred, ...]
 
 
-Value = Const | Id | Column | Hole | Object | Rows | Page | Cursor | Node | Named
+Value = Const | Id | Column | Hole | Rendering | Object | Rows | Page | Cursor | Node | Named
 Root = One | Page | Object | Const | Several

@@ -47,6 +47,9 @@ class Words(Protocol):
     def uid_of(self, text: Sql) -> Sql:
         """The uid in a TypeID, as uids are stored."""
 
+    def digest(self, text: Sql) -> Sql:
+        """The SHA-256 of a text in UTF-8, in hexadecimal."""
+
     def choice(self, text: Sql, found: Sequence[tuple[Sql, Sql]]) -> Sql:
         """The value of the first condition that holds about a text, null if it is null. It is broken if none holds."""
 
@@ -160,12 +163,16 @@ class SqliteWords:
         return _bytes(f"{prefix}_".encode() + ID_MARK).concat(plain(uid)).concat(_bytes(ID_MARK))
 
     def typeid_text(self, prefix: str, uid: Sql) -> Sql:
-        """By the function that :mod:`gateway.reads.sqlite` gives its connections."""
+        """By the function that :mod:`gateway.reads.reader` gives its connections."""
         return sa.func.stratograph_typeid(literal(prefix), plain(uid))
 
     def uid_of(self, text: Sql) -> Sql:
         """By a function as above."""
         return sa.func.stratograph_uid(plain(text))
+
+    def digest(self, text: Sql) -> Sql:
+        """By a function as above."""
+        return sa.func.stratograph_digest(plain(text))
 
     def choice(self, text: Sql, found: Sequence[tuple[Sql, Sql]]) -> Sql:
         """What is broken is no JSON, so the statement fails."""
@@ -252,6 +259,10 @@ class PostgresWords:
     def uid_of(self, text: Sql) -> Sql:
         """The uid in a TypeID."""
         return _Uid(plain(text))
+
+    def digest(self, text: Sql) -> Sql:
+        """The SHA-256 of a text."""
+        return sa.func.encode(sa.func.sha256(sa.func.convert_to(plain(text), literal("UTF8"))), literal("hex"))
 
     def choice(self, text: Sql, found: Sequence[tuple[Sql, Sql]]) -> Sql:
         """The value of the first condition that holds."""

@@ -20,7 +20,7 @@ from resolvers.compute.placement import PlacementDecision
 from resolvers.kernel import inputs, problems, scalars
 from resolvers.kernel.connections import Listing, connection_query
 from resolvers.kernel.context import Context, on_thread
-from resolvers.kernel.graph import Node, column, computed, edge, node
+from resolvers.kernel.graph import Node, Resolved, column, computed, edge, node
 from resolvers.kernel.roots import mutation, node_query, query
 
 NOTE_KIND = scalars.enum(NoteKind)
@@ -108,7 +108,7 @@ class MigrationPlan:
 @query(
     Need.MEMBER,
     "What serverMigrate would do with this input: the same checks, the same scheduler, and no effect.",
-    name="serverMigratePlan", shown_as=MigrationPlan,
+    name="serverMigratePlan", shown_as=MigrationPlan, reads=Resolved(),
 )  # fmt: skip
 async def server_migrate_plan(
     info: Info,

@@ -16,7 +16,7 @@ from gateway.kernel.access import Need
 from gateway.kernel.errors import Refusal, Refusals, UserErrorCode
 from resolvers.kernel import inputs, problems, scalars
 from resolvers.kernel.context import Context, on_thread
-from resolvers.kernel.graph import lazy, wrap
+from resolvers.kernel.graph import Resolved, lazy, wrap
 from resolvers.kernel.roots import query
 
 CONSTRAINT = scalars.enum(Constraint)
@@ -175,7 +175,7 @@ class ServerPlan:
 @query(
     Need.MEMBER,
     "What serverCreate would do with this input: the same checks, the same scheduler, and no effect.",
-    name="serverCreatePlan", shown_as=ServerPlan,
+    name="serverCreatePlan", shown_as=ServerPlan, reads=Resolved(),
 )  # fmt: skip
 async def server_create_plan(
     info: Info,

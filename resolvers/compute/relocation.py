@@ -15,6 +15,7 @@ from gateway.kernel.errors import Refusal, Refusals
 from resolvers.compute.placement import PlacementDecision
 from resolvers.kernel import inputs, problems
 from resolvers.kernel.context import Context, on_thread
+from resolvers.kernel.graph import Resolved
 from resolvers.kernel.roots import mutation, query
 
 
@@ -31,7 +32,7 @@ class RelocationPlan:
 @query(
     Need.MANAGER,
     "What serverRelocate would do with this input: the same checks, the same scheduler, and no effect.",
-    name="serverRelocatePlan", shown_as=RelocationPlan,
+    name="serverRelocatePlan", shown_as=RelocationPlan, reads=Resolved(),
 )  # fmt: skip
 async def server_relocate_plan(
     info: Info,

@@ -17,7 +17,7 @@ from resolvers.compute.placement import PlacementDecision, PlannedQuota
 from resolvers.kernel import inputs, problems, scalars
 from resolvers.kernel.connections import Listing, connection_query
 from resolvers.kernel.context import Context, on_thread
-from resolvers.kernel.graph import Node, column, edge, node
+from resolvers.kernel.graph import Node, Resolved, column, edge, node
 from resolvers.kernel.roots import mutation, node_query, query
 
 
@@ -76,7 +76,7 @@ class ResizePlan:
 @query(
     Need.MEMBER,
     "What serverResize would do with this input: the same checks, the same scheduler, and no effect.",
-    name="serverResizePlan", shown_as=ResizePlan,
+    name="serverResizePlan", shown_as=ResizePlan, reads=Resolved(),
 )  # fmt: skip
 async def server_resize_plan(
     info: Info,

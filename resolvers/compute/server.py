@@ -34,7 +34,7 @@ from resolvers.jobs.event import changes
 from resolvers.kernel import scalars
 from resolvers.kernel.connections import Listing, children_connection, connection_query
 from resolvers.kernel.context import Context, on_thread
-from resolvers.kernel.graph import Node, Rows, children, column, computed, edge, lazy, node, spelt, wrap
+from resolvers.kernel.graph import Between, Node, Rows, children, column, computed, edge, lazy, node, spelt, wrap
 from resolvers.kernel.roots import mutation, node_query, subscription
 from resolvers.metering.sample import ServerHour, ServerMetrics
 
@@ -53,6 +53,12 @@ class KeyValue:
 def entries(row: Any) -> list[KeyValue]:
     """A server's metadata, by key."""
     return [KeyValue(key=key, value=value) for key, value in sorted(row.properties.items())]
+
+
+def _checked(start: datetime, end: datetime) -> None:
+    """Raises Invalid for a period that hours are not told of."""
+    if not timedelta(0) < end - start <= MOST_HOURS:
+        raise errors.Invalid("Give a period of at most 32 days.", path=("end",))
 
 
 @node(server.NOUN)
@@ -126,6 +132,15 @@ class Server(Node):
         found = await context.batch("metrics", sample.newest).load(self.row.uid)
         return None if found is None else ServerMetrics(row=found)
 
+    @spelt(
+        Rows(
+            sample.SampleHour,
+            "server_uid",
+            own="uid",
+            order=("hour",),
+            period=Between("hour", "start", "end", _checked),
+        )
+    )
     @strawberry.field(description="Its hours that begin in a period of at most 32 days, oldest first.")
     async def metrics_by_hour(
         self,
@@ -135,8 +150,7 @@ class Server(Node):
     ) -> list[ServerHour]:
         """The rollups."""
         context: Context = info.context
-        if not timedelta(0) < end - start <= MOST_HOURS:
-            raise errors.Invalid("Give a period of at most 32 days.", path=("end",))
+        _checked(start, end)
         found = await context.read(lambda session: sample.history(session, self.row.uid, start, end))
         return [ServerHour(row=each) for each in found]
 

@@ -12,7 +12,7 @@ from gateway.identity import account, lockout, role, user
 from gateway.kernel.access import Need
 from resolvers.kernel.connections import Listing, connection_query
 from resolvers.kernel.context import Context
-from resolvers.kernel.graph import Node, OperatorsOnly, children, column, node, spelt
+from resolvers.kernel.graph import Node, OperatorsOnly, Rows, children, column, node, spelt
 from resolvers.kernel.roots import mutation, node_query
 
 
@@ -22,6 +22,11 @@ async def _locked_until(root: Any, info: Info) -> datetime | None:
         return None
     found: datetime | None = await context.batch("locked_until", lockout.locked_until).load(root.row.name)
     return found
+
+
+_SHUT_OUT = Rows(
+    lockout.WrongPassword, "digest", column="locked_until", own="name", by_digest=True, ahead="locked_until", one=True
+)  # fmt: skip
 
 
 @node(user.NOUN)
@@ -38,7 +43,7 @@ class User(Node):
     created_at = column("When they were made.")
     updated_at = column("When they were last changed.")
     version = column("Rises with every change; give it as `expectedVersion`.")
-    locked_until = spelt(OperatorsOnly())(
+    locked_until = spelt(OperatorsOnly(_SHUT_OUT))(
         strawberry.field(
             resolver=_locked_until,
             graphql_type=datetime | None,

@@ -102,6 +102,12 @@ def _token_end(subject: Subject) -> graph.OwnRows:
     return graph.OwnRows(_SESSION, "id", "session_id", "expires_at")
 
 
+def _alive(subject: Subject) -> Any:
+    if subject.api_key_id is not None:
+        return []
+    return graph.OwnRows(_SESSION, "user_id", "user_id", where=session.unrevoked, ahead="expires_at")
+
+
 def _rows(noun: Noun[Any], key: str, subject: str) -> Any:
     return lambda _subject: graph.OwnRows(noun, key, subject)
 
@@ -111,6 +117,7 @@ _READS = graph.Own({
     "session": _rows(_SESSION, "id", "session_id"),
     "apiKey": _rows(_API_KEY, "id", "api_key_id"),
     "memberships": _rows(role.NOUN, "user_id", "user_id"),
+    "sessions": _alive,
     "apiKeys": _rows(_API_KEY, "user_id", "user_id"),
     "expiresAt": _token_end,
     "admin": lambda subject: subject.admin,

@@ -17,7 +17,7 @@ from gateway.kernel.access import Need
 from resolvers.jobs.event import changes
 from resolvers.kernel.connections import Listing, children_connection, connection_query
 from resolvers.kernel.context import Context
-from resolvers.kernel.graph import Node, Rows, children, column, edge, lazy, node, spelt, wrap
+from resolvers.kernel.graph import Node, Rows, children, column, edge, lazy, node, rendered, spelt, wrap
 from resolvers.kernel.roots import mutation, node_query, subscription
 from resolvers.kernel.scalars import BigInt
 
@@ -34,6 +34,17 @@ class ImageUpload:
     )
     expires_at: datetime = strawberry.field(description="Until when it is good; ask again for a new one.")
     offset: BigInt = strawberry.field(description="The byte to continue at: what is here already.")
+
+
+def _upload(context: Context, row: Any) -> ImageUpload | None:
+    found = link.upload(context.services.db, context.subject, row)
+    if found is None:
+        return None
+    return ImageUpload(url=found.url, expires_at=found.expires_at, offset=BigInt(found.offset))
+
+
+def _download_url(context: Context, row: Any) -> str | None:
+    return link.download(context.services.db, context.subject, row)
 
 
 @node(image.NOUN)
@@ -65,23 +76,14 @@ class Image(Node):
     created_at = column("When it was asked for.")
     updated_at = column("When it last changed.")
 
-    @strawberry.field(
-        graphql_type=ImageUpload | None,
-        description="Where to send its data: null unless it waits for data and you may change it.",
-    )
-    async def upload(self, info: Info) -> Any:
-        """The link."""
-        context: Context = info.context
-        found = await context.read(lambda session: link.upload(session, context.subject, self.row))
-        if found is None:
-            return None
-        return ImageUpload(url=found.url, expires_at=found.expires_at, offset=BigInt(found.offset))
-
-    @strawberry.field(description="A signed URL of its file, good for an hour; null unless it is ACTIVE.")
-    async def download_url(self, info: Info) -> str | None:
-        """The link."""
-        context: Context = info.context
-        return await context.read(lambda session: link.download(session, context.subject, self.row))
+    upload = rendered(
+        ImageUpload | None, _upload, "Where to send its data: null unless it waits for data and you may change it.",
+        "uid", "status", "source_url", "tenant_id", files=True,
+    )  # fmt: skip
+    download_url = rendered(
+        str | None, _download_url, "A signed URL of its file, good for an hour; null unless it is ACTIVE.",
+        "uid", "status",
+    )  # fmt: skip
 
     @spelt(Rows(job.Job, "resource", by_public=True, where=job.live, one=True))
     @strawberry.field(graphql_type=lazy(job.NOUN) | None, description="The job at work on it, or next in its queue.")

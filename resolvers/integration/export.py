@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import strawberry
-from strawberry.types import Info
 
 from gateway.identity import tenant
 from gateway.integration import export
@@ -11,9 +12,13 @@ from gateway.jobs import job
 from gateway.kernel.access import Need
 from resolvers.kernel.connections import Listing, children_connection, connection_query
 from resolvers.kernel.context import Context
-from resolvers.kernel.graph import Node, column, edge, node
+from resolvers.kernel.graph import Node, column, edge, node, rendered
 from resolvers.kernel.roots import mutation, node_query
 from resolvers.kernel.scalars import BigInt
+
+
+def _download_url(context: Context, row: Any) -> str | None:
+    return export.link(context.services.db, row)
 
 
 @node(export.NOUN)
@@ -37,14 +42,10 @@ class Export(Node):
     created_at = column("When it was asked for.")
     updated_at = column("When it last changed.")
 
-    @strawberry.field(
-        description="A signed URL of its file that needs no token, good for an hour; ranges are served. Null unless it "
-        "is READY."
-    )
-    async def download_url(self, info: Info) -> str | None:
-        """The link."""
-        context: Context = info.context
-        return await context.read(lambda session: export.link(session, self.row))
+    download_url = rendered(
+        str | None, _download_url, "A signed URL of its file that needs no token, good for an hour; ranges are served. "
+        "Null unless it is READY.", "uid", "status", "expires_at",
+    )  # fmt: skip
 
 
 node_query(export.NOUN, "An export by its id.")

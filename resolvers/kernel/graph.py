@@ -23,6 +23,7 @@ from gateway.kernel import noun as nouns
 from gateway.kernel.noun import Noun
 from gateway.kernel.row import Row
 from resolvers.kernel import scalars
+from resolvers.kernel.context import on_thread
 
 R = TypeVar("R", bound=Callable[..., Any])
 
@@ -68,6 +69,19 @@ class Computed:
 
 
 @dataclass(frozen=True, slots=True)
+class Rendered:
+    """A function of the row and of who asks and when: it gets the operation's context, and asks no database. ``uses``
+    names the columns it reads; ``files`` says that it looks at files, so that no event loop should wait for it.
+    """
+
+    shown_as: Any
+    render: Callable[[Any, Any], Any]
+    description: str
+    uses: tuple[str, ...]
+    files: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Edge:
     """The object whose key this row holds in ``key``; null when there is none or it may not be seen."""
 
@@ -90,7 +104,8 @@ class Rows:
     """How a read plan reads rows beside a row: those of ``table`` whose ``key`` is the row's ``own`` column (its TypeID
     when ``by_public``), in order (``-name`` falls). ``column`` reads that alone instead of an object, ``public`` the
     TypeID of that prefix; ``link`` is a table between with its two keys and its order; ``one`` the first or null. A
-    ``scope`` of None: who sees the row sees them.
+    ``scope`` of None: who sees the row sees them. ``by_digest``: the key is the SHA-256 of the ``own`` column.
+    ``ahead`` names a column whose moment must be yet to come, ``period`` the two arguments between which one must lie.
     """
 
     table: type[Any]
@@ -104,6 +119,21 @@ class Rows:
     where: Callable[[Any], Any] | None = None
     order: tuple[str, ...] = ("id",)
     one: bool = False
+    by_digest: bool = False
+    ahead: str | None = None
+    period: Between | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Rows whose ``column`` lies from the argument ``start`` until just before the argument ``end``, once ``checked``
+    has raised nothing about the two.
+    """
+
+    column: str
+    start: str
+    end: str
+    checked: Callable[[Any, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +155,24 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class OperatorsOnly:
-    """What is null for everybody but operators, for whom the executor answers."""
+    """What is null for everybody but operators, for whom a read plan reads ``reads``."""
+
+    reads: Rows
 
 
 @dataclass(frozen=True, slots=True)
 class OwnRows:
     """How a read plan reads what is the subject's own: the row (``key`` is ``id``) or rows of a noun whose ``key`` is
-    the subject's ``subject``; ``column`` alone of it instead of the object.
+    the subject's ``subject``; ``column`` alone of it instead of the object. ``where`` and ``ahead`` are those of
+    :class:`Rows`.
     """
 
     noun: Noun[Any]
     key: str
     subject: str
     column: str | None = None
+    where: Callable[[Any], Any] | None = None
+    ahead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +182,13 @@ class Own:
     """
 
     fields: dict[str, Callable[[Any], Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """How a read plan answers a root that reads no rows as they are: by its resolver, which must need nothing of
+    ``info`` but the context and do nothing but read. What it answers is printed without the executor.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +207,13 @@ def column(description: str, *, of: str | None = None, shown_as: Any = None) -> 
 def computed(shown_as: Any, compute: Callable[[Any], Any], description: str, *uses: str) -> Any:
     """Declare a :class:`Computed`."""
     return Computed(shown_as, compute, description, uses)
+
+
+def rendered(
+    shown_as: Any, render: Callable[[Any, Any], Any], description: str, *uses: str, files: bool = False
+) -> Any:
+    """Declare a :class:`Rendered`: ``render(context, row)``."""
+    return Rendered(shown_as, render, description, uses, files)
 
 
 def edge(noun: Noun[Any], key: str, description: str) -> Any:
@@ -240,6 +289,9 @@ def _field(table: type[Any], name: str, value: Any) -> Any:
             shown = output(value.shown_as)
             compute = value.compute
             return strawberry.field(resolver=_computer(compute), graphql_type=shown, description=value.description)
+        case Rendered():
+            resolve = _patient_renderer(value.render) if value.files else _renderer(value.render)
+            return strawberry.field(resolver=resolve, graphql_type=value.shown_as, description=value.description)
         case Spelt():
             return value.field
         case Edge():
@@ -266,6 +318,20 @@ def _computer(compute: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return compute(root.row)
 
     return signed(resolve)
+
+
+def _renderer(render: Callable[[Any, Any], Any]) -> Any:
+    def resolve(root: Any, info: Info) -> Any:
+        return render(info.context, root.row)
+
+    return signed(resolve, info=Info)
+
+
+def _patient_renderer(render: Callable[[Any, Any], Any]) -> Any:
+    async def resolve(root: Any, info: Info) -> Any:
+        return await on_thread(lambda: render(info.context, root.row))
+
+    return signed(resolve, info=Info)
 
 
 def _edge(value: Edge) -> Any:
@@ -316,4 +382,4 @@ def output(kind: Any) -> Any:
     return kind
 
 
-_DECLARATIONS = (Column, Computed, Edge, Children, Spelt)
+_DECLARATIONS = (Column, Computed, Rendered, Edge, Children, Spelt)

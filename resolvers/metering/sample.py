@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
-
 import strawberry
 
 from gateway.metering import sample
-from resolvers.kernel.graph import column, record
+from resolvers.kernel.graph import column, computed, record
 from resolvers.kernel.scalars import BigInt
-
-
-def _value(name: str, shown_as: Any, description: str) -> Any:
-    def resolve(root: Any) -> Any:
-        return getattr(root.row, name)
-
-    return strawberry.field(resolver=resolve, graphql_type=shown_as, description=description)
 
 
 @record(sample.Sample)
@@ -39,23 +29,26 @@ class ServerMetrics:
     quality = column("How good these counters are; null: nobody noted it.")
 
 
-@strawberry.type(description="One hour of a server.")
+def _mean(row: sample.SampleHour) -> float | None:
+    count = row.ram_used_samples
+    return round(row.ram_used_mib_sum / count, 2) if count else None
+
+
+@record(sample.SampleHour)
 class ServerHour:
-    """A rollup."""
+    """One hour of a server."""
 
     row: strawberry.Private[sample.SampleHour]
-    hour = _value("hour", datetime, "The hour's begin.")
-    samples = _value("samples", int, "How many readings it has.")
-    cpu_time_ns = _value("cpu_time_ns", BigInt, "Processor time used in it, in nanoseconds.")
-    cpu_percent_max = _value("cpu_percent_max", float, "The highest processor use between two readings.")
-    ram_used_mib_max = _value("ram_used_mib_max", int, "The most memory used, in MiB.")
-    disk_read_bytes = _value("disk_read_bytes", BigInt, "Bytes read in it.")
-    disk_written_bytes = _value("disk_written_bytes", BigInt, "Bytes written in it.")
-    net_received_bytes = _value("net_received_bytes", BigInt, "Bytes that came in.")
-    net_sent_bytes = _value("net_sent_bytes", BigInt, "Bytes that went out.")
-
-    @strawberry.field(description="The mean of memory used, in MiB; null when no reading told it.")
-    def ram_used_mib_mean(self) -> float | None:
-        """The mean."""
-        count = self.row.ram_used_samples
-        return round(self.row.ram_used_mib_sum / count, 2) if count else None
+    hour = column("The hour's begin.")
+    samples = column("How many readings it has.")
+    cpu_time_ns = column("Processor time used in it, in nanoseconds.", shown_as=BigInt)
+    cpu_percent_max = column("The highest processor use between two readings.")
+    ram_used_mib_max = column("The most memory used, in MiB.")
+    disk_read_bytes = column("Bytes read in it.", shown_as=BigInt)
+    disk_written_bytes = column("Bytes written in it.", shown_as=BigInt)
+    net_received_bytes = column("Bytes that came in.", shown_as=BigInt)
+    net_sent_bytes = column("Bytes that went out.", shown_as=BigInt)
+    ram_used_mib_mean = computed(
+        float | None, _mean, "The mean of memory used, in MiB; null when no reading told it.",
+        "ram_used_mib_sum", "ram_used_samples",
+    )  # fmt: skip

@@ -20,7 +20,7 @@ from gateway.metering import usage
 from gateway.metering.usage import Metered, Period
 from resolvers.kernel import inputs, scalars
 from resolvers.kernel.context import Context
-from resolvers.kernel.graph import lazy, wrap
+from resolvers.kernel.graph import Resolved, lazy, wrap
 from resolvers.kernel.roots import query
 from resolvers.kernel.scalars import Decimal
 
@@ -88,6 +88,7 @@ class UsageReport:
     "What a tenant used in a period: exact, from the moments at which things changed.",
     name="usage",
     shown_as=UsageReport,
+    reads=Resolved(),
 )
 async def usage_report(
     info: Info,

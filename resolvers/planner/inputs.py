@@ -1,9 +1,9 @@
 """What a request gives a plan, apart from its shape: page sizes, cursors and ids out of its variables.
 
 An argument that is a variable of its own (``first: $first``) becomes an input, read anew from each request, and so do
-the values of filters that hold variables; every other value (orders, ``@include``) belongs to the shape, and another
-value is another plan. What the ordinary path
-would refuse (a page of 1,000, a foreign cursor, an id of nothing) is refused here by an exception, so that it answers.
+the values of filters that hold variables, and the moment of the request; every other value (orders, ``@include``)
+belongs to the shape, and another value is another plan. What the ordinary path would refuse (a page of 1,000, a foreign
+cursor, an id of nothing, a period of a year) is refused here by an exception, so that it answers.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ Find = Callable[[VariableValues], Any]
 """A filtered list's select from the coerced variables."""
 
 FILTER: Final = "filter"
-INPUTS: Final = frozenset({"id", "ids", "first", "last", "after", "before"})
+INPUTS: Final = frozenset({"id", "ids", "first", "last", "after", "before", "start", "end"})
 """Arguments whose values are inputs."""
+INPUT: Final = "input"
+"""The argument of roots that their resolvers answer: whatever is in it is theirs."""
 
 
 class Inputs:
@@ -50,17 +52,38 @@ class Inputs:
         self.makers: list[Make] = []
         self.finds: list[tuple[int, Find]] = []
         """Selects whose values are an input, with its number."""
+        self.moments: list[int] = []
+        """Inputs that are the moment of the request."""
 
     def copy(self) -> Inputs:
         """The inputs so far."""
         made = Inputs()
-        made.makers, made.finds = list(self.makers), list(self.finds)
+        made.makers, made.finds, made.moments = list(self.makers), list(self.finds), list(self.moments)
         return made
 
     def add(self, make: Make) -> Given:
         """A new input."""
         self.makers.append(make)
         return Given(len(self.makers) - 1)
+
+    def moment(self) -> Given:
+        """A new input: when it is asked."""
+        found = self.add(lambda _variables: None)
+        self.moments.append(found.number)
+        return found
+
+    def pair(self, selection: Selection, given: Mapping[str, Any], check: Callable[[Any, Any], None]) -> Given:
+        """A new input: the values of two arguments, in the order they are ``given``. What ``check`` raises is the
+        executor's to tell.
+        """
+        first, second = (_maker(selection, name, value) for name, value in given.items())
+
+        def make(variables: Mapping[str, Any]) -> tuple[Any, Any]:
+            found = first(variables), second(variables)
+            check(*found)
+            return found
+
+        return self.add(make)
 
     def filter(self, find: Find) -> int:
         """The number of a new input: the values that the filter of a list is about."""
@@ -70,9 +93,9 @@ class Inputs:
 
     def argument(self, selection: Selection, name: str, value: Any, read: Callable[[Any], Any]) -> Given:
         """The input of an argument whose value is now ``value``: read from its variable if it is one."""
-        for each in selection.node.arguments or ():
-            if each.name.value == name and isinstance(each.value, VariableNode):
-                return self.add(_variable(each.value.name.value, read))
+        variable = _variable_of(selection, name)
+        if variable is not None:
+            return self.add(lambda variables: read(variables[variable]))
         fixed = read(value)
         return self.add(lambda _variables: fixed)
 
@@ -103,8 +126,18 @@ def _keys(text: str, order: str, name: str, descending: bool) -> tuple[Any, ...]
     return tuple(paging.decoded(text, paging.Want(order=order, descending=descending), name))
 
 
-def _variable(name: str, read: Callable[[Any], Any]) -> Make:
-    return lambda variables: read(variables[name])
+def _variable_of(selection: Selection, name: str) -> str | None:
+    """The variable that an argument is."""
+    for each in selection.node.arguments or ():
+        if each.name.value == name and isinstance(each.value, VariableNode):
+            return each.value.name.value
+    return None
+
+
+def _maker(selection: Selection, name: str, value: Any) -> Make:
+    """An argument's value, as its scalar parsed it."""
+    variable = _variable_of(selection, name)
+    return (lambda _variables: value) if variable is None else (lambda variables: variables[variable])
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +220,11 @@ class _Uses(Visitor):
         if isinstance(node.value, VariableNode) and isinstance(field, FieldNode) and node.name.value in INPUTS:
             self.inputs.add(node.value.name.value)
             return self.SKIP
-        if isinstance(field, FieldNode) and node.name.value == FILTER:
+        if isinstance(field, FieldNode) and node.name.value in (FILTER, INPUT):
             inner = _Uses()
             visit(node.value, inner)
-            self.filters |= inner.elsewhere
+            kept = self.filters if node.name.value == FILTER else self.inputs
+            kept |= inner.elsewhere
             return self.SKIP
         return None
 

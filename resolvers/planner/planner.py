@@ -2,7 +2,8 @@
 
 A valid query becomes a plan once: one SQL statement whose answer is the JSON of ``data``. Plans are kept in one bounded
 dict by the operation, the values of its variables that shape it, and the subject's shape; a request then costs binding
-its inputs, one statement and filling its holes. Root fields that have no plan are the executor's, beside the others.
+its inputs, one statement and filling its holes. Root fields that are no rows are asked of their own resolvers; those
+that have no plan are the executor's, beside the others.
 
 Invariant: a plan answers only what the executor would answer without an error. Whatever else comes up (a field without
 a spelling, a refused caller, a bad cursor, a broken connection, a row that breaks a promise) is answered None, and the
@@ -11,10 +12,11 @@ ordinary path tells it in its own words. Nothing here decides what may be seen: 
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from graphql.execution import Executor
@@ -33,11 +35,12 @@ from gateway.reads.subjects import Shape, Shapes
 from gateway.reads.tree import Const, Root
 from resolvers.kernel import graph, nodes
 from resolvers.kernel.connections import Listing
-from resolvers.kernel.context import Context
+from resolvers.kernel.context import Context, on_thread
 from resolvers.kernel.roots import ROOTS
 from resolvers.planner.inputs import Variables, plain_variables, plainly, variables_of, variables_of_nouns
 from resolvers.planner.plans import Family, Plan, structure, without
 from resolvers.planner.reading import Reader, Tables
+from resolvers.planner.resolved import Answer, answering
 from resolvers.planner.selection import Reading, Selection, Unplanned
 from resolvers.transport.operations import Operation
 from resolvers.transport.settings import Mixed
@@ -52,8 +55,15 @@ a tenth of that, and the executor would keep the loop busy for longer. What an i
 log = structlog.get_logger(__name__)
 
 
-Bound = tuple[Plan, Sequence[Any], bool]
-"""A plan, its statement's parameters for one request, and whether it reads little."""
+class Bound(NamedTuple):
+    """A plan for one request: its statement's parameters, whether it reads little, and for what its resolvers need the
+    operation's variables.
+    """
+
+    plan: Plan
+    parameters: Sequence[Any] = ()
+    small: bool = False
+    variables: VariableValues | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +95,15 @@ class Planner:
             bound = self._bound(operation, variables, context)
             if bound is None:
                 return None
-            plan, parameters, small = bound
-            text = plan.statement.text
-            return plan.data(await self._connections.read(text, parameters, small=small, bounded=plan.light))
+            plan = bound.plan
+            found: Sequence[bytes | None] = ()
+            if plan.statement is not None:
+                text = plan.statement.text
+                found = await self._connections.read(text, bound.parameters, small=bound.small, bounded=plan.light)
+            told = await _told(bound, context) if bound.variables is not None else {}
+            if plan.files:
+                return await on_thread(lambda: plan.data(found, told, context))
+            return plan.data(found, told, context)
         except (Unplanned, Unspelt, NotRead, NotAsPromised, Refusal, Refusals) as reason:
             log.debug("answered by the executor", reason=repr(reason))
         except Exception:
@@ -108,10 +124,18 @@ class Planner:
             return None
         for need in found.needs:
             check(subject, need)
-        coerced = variables if plainly(variables, outline.plain) else self._coerced(operation, variables).coerced
-        parameters = found.statement.bound(found.given(coerced, taken), who.values)
+        asked = self._coerced(operation, variables) if found.answers else None
+        if asked is not None:
+            coerced: Mapping[str, Any] = asked.coerced
+        elif plainly(variables, outline.plain):
+            coerced = variables
+        else:
+            coerced = self._coerced(operation, variables).coerced
+        if found.statement is None:
+            return Bound(found, variables=asked)
+        given = found.given(coerced, taken, context.services.db)
         small = found.light and context.limits is not None and context.limits.cost <= _SMALL_COST
-        return found, parameters, small
+        return Bound(found, found.statement.bound(given, who.values), small, asked)
 
     def close(self) -> None:
         """Drop all connections."""
@@ -178,20 +202,24 @@ class Planner:
         subject = subjects.symbolic(shape)
         reader = Reader(self._tables, subject)
         roots = reading.roots()
-        trees = self._trees(reader, roots, subject)
-        if all(roots[name].name == _TYPENAME for name in trees):
+        answers = self._answers(roots)
+        trees = self._trees(reader, {name: each for name, each in roots.items() if name not in answers}, subject)
+        if not answers and all(roots[name].name == _TYPENAME for name in trees):
             return None
         finds = tuple(find for _, find in reader.inputs.finds)
         plan = None
         try:
-            statement = compiled(list(trees.values()), subject, self._dialect)
-            left = [each for name, each in roots.items() if name not in trees]
+            statement = compiled(list(trees.values()), subject, self._dialect) if trees else None
+            left = [each for name, each in roots.items() if name not in trees and name not in answers]
             plan = Plan(
                 statement=statement,
                 inputs=tuple(reader.inputs.makers),
                 filtered=tuple(number for number, _ in reader.inputs.finds),
+                moments=tuple(reader.inputs.moments),
                 names=tuple(trees),
-                needs=_needs(roots[name].name for name in trees),
+                answers=answers,
+                needs=_needs(roots[name].name for name in (*trees, *answers)),
+                files=reader.files,
                 light=reader.light and (shape.admin or sum(shape.tenants) <= 1),
                 order=tuple(roots),
                 rest=without(operation.document, operation.node, left) if left else None,
@@ -203,6 +231,20 @@ class Planner:
         family = Family(finds)
         family.keep(family.taken(built.variable_values), plan)
         return family
+
+    def _answers(self, roots: Mapping[str, Selection]) -> dict[str, Answer]:
+        """The roots that their own resolvers answer."""
+        found: dict[str, Answer] = {}
+        query = self._core.query_type
+        for name, each in roots.items():
+            root = ROOTS.get(("Query", each.name))
+            if query is None or root is None or not isinstance(root.reads, graph.Resolved):
+                continue
+            try:
+                found[name] = answering(self._tables, query, each)
+            except Unplanned as reason:
+                log.debug("not planned", root=name, reason=str(reason))
+        return found
 
     def _trees(self, reader: Reader, roots: Mapping[str, Selection], subject: Subject) -> dict[str, Root]:
         """The roots that can be planned."""
@@ -234,6 +276,21 @@ class Planner:
         if root.reads is nodes.SEVERAL:
             return reader.several(query, selection)
         raise Unplanned(f"Query.{selection.name}")
+
+
+async def _told(bound: Bound, context: Context) -> dict[str, bytes]:
+    """What the plan's resolvers answer, all at once. Raises what the first of them raises, after all of them ended."""
+    variables = bound.variables
+    if variables is None:
+        raise AssertionError("a plan whose resolvers answer is bound with its variables")
+    answers = bound.plan.answers
+    told = await asyncio.gather(*(each(context, variables) for each in answers.values()), return_exceptions=True)
+    found: dict[str, bytes] = {}
+    for name, each in zip(answers, told, strict=True):
+        if isinstance(each, BaseException):
+            raise each
+        found[name] = each
+    return found
 
 
 def _needs(names: Iterable[str]) -> tuple[Need, ...]:

@@ -14,11 +14,14 @@ from typing import Any
 from graphql import DocumentNode, FragmentDefinitionNode, OperationDefinitionNode, SelectionSetNode
 from graphql.execution.values import VariableValues
 
+from gateway.kernel import clock
 from gateway.kernel.access import Need
+from gateway.kernel.clock import Informed
 from gateway.reads import filters
 from gateway.reads.filters import Taken
 from gateway.reads.statement import Statement
 from resolvers.planner.inputs import Find, Make
+from resolvers.planner.resolved import Answer
 from resolvers.planner.selection import Selection
 from resolvers.transport.settings import Mixed
 
@@ -28,17 +31,22 @@ _MOST_VALUES = 256
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A compiled operation: its statement, its inputs (those in ``filtered`` are values of filters), the names of the
-    roots that it answers, and what these need. ``order`` and ``rest`` are there when the executor answers others.
+    """A compiled operation: its statement, its inputs (those in ``filtered`` are values of filters, those in
+    ``moments`` when it is asked), the names of the roots that it answers, and what these need. ``answers`` are roots
+    that their resolvers answer, ``rest`` those that are the executor's; ``order`` is that of all. ``files``: something
+    is made of what files say.
     """
 
-    statement: Statement
+    statement: Statement | None
     inputs: tuple[Make, ...]
     filtered: tuple[int, ...]
     names: tuple[str, ...]
     needs: tuple[Need, ...]
     light: bool
-    order: tuple[str, ...] = ()
+    order: tuple[str, ...]
+    moments: tuple[int, ...] = ()
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    files: bool = False
     rest: DocumentNode | None = None
     heads: tuple[bytes, ...] = field(init=False)
 
@@ -46,24 +54,38 @@ class Plan:
         heads = tuple(b'%s"%s":' % (b"," if number else b"{", name.encode()) for number, name in enumerate(self.names))
         object.__setattr__(self, "heads", heads)
 
-    def given(self, variables: Mapping[str, Any], taken: Sequence[Taken]) -> list[Any]:
-        """The inputs of one request."""
+    def given(self, variables: Mapping[str, Any], taken: Sequence[Taken], known: Informed) -> list[Any]:
+        """The inputs of one request to the cloud that ``known`` knows the time of."""
         found = [make(variables) for make in self.inputs]
+        if self.moments:
+            moment = clock.now(known)
+            for number in self.moments:
+                found[number] = moment
         for number, each in zip(self.filtered, taken, strict=True):
             found[number] = each.values
         return found
 
-    def data(self, found: Sequence[bytes | None]) -> bytes | Mixed:
-        """The JSON of ``data`` from the statement's row. Raises NotAsPromised."""
-        if self.rest is not None:
-            filled = self.statement.holes.filled
-            values = (b"null" if value is None else filled(value) for value in found)
-            return Mixed(self.order, dict(zip(self.names, values, strict=True)), self.rest)
+    def data(self, found: Sequence[bytes | None], told: Mapping[str, bytes], context: Any) -> bytes | Mixed:
+        """The JSON of ``data`` for an operation's context, from the statement's row and what resolvers ``told``. Raises
+        NotAsPromised.
+        """
+        if self.statement is None or self.rest is not None or self.answers:
+            return self._together(found, told, context)
         pieces: list[bytes] = []
         for head, value in zip(self.heads, found, strict=True):
             pieces += (head, b"null" if value is None else value)
         pieces.append(b"}")
-        return self.statement.holes.filled(b"".join(pieces))
+        return self.statement.holes.filled(b"".join(pieces), context)
+
+    def _together(self, found: Sequence[bytes | None], told: Mapping[str, bytes], context: Any) -> bytes | Mixed:
+        ready = dict(told)
+        if self.statement is not None:
+            filled = self.statement.holes.filled
+            for name, value in zip(self.names, found, strict=True):
+                ready[name] = b"null" if value is None else filled(value, context)
+        if self.rest is not None:
+            return Mixed(self.order, ready, self.rest)
+        return b"{%s}" % b",".join(b'"%s":%s' % (name.encode(), ready[name]) for name in self.order)
 
 
 @dataclass(slots=True)

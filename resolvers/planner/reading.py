@@ -8,6 +8,7 @@ takes the ordinary path.
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,11 +25,11 @@ from gateway.kernel.access import NOBODY, Subject
 from gateway.kernel.noun import Noun
 from gateway.reads import filters, tree
 from gateway.reads.columns import Shown, kind_of
-from gateway.reads.tree import Const, Hole, Id, Object, One, Page, Part, PartOf, Root, Rows, Value
+from gateway.reads.tree import Const, Given, Hole, Id, Object, One, Page, Part, PartOf, Root, Rows, Value
 from resolvers.kernel import graph, inputs, nodes
 from resolvers.kernel.connections import Beside, Listing, want
 from resolvers.planner.inputs import FILTER, Inputs, holds_variables
-from resolvers.planner.render import filling, printed, shower
+from resolvers.planner.render import filling, printed, rendering, shower
 from resolvers.planner.selection import Selection, Unplanned, strawberry_field
 
 _TYPENAME = "__typename"
@@ -98,14 +99,16 @@ class Reader:
         self.inputs = Inputs()
         self.light = True
         """Whether every page follows an index and counts nothing: then its cost says how long it takes."""
+        self.files = False
+        """Whether something is made of what files say."""
 
-    def mark(self) -> tuple[Inputs, bool]:
+    def mark(self) -> tuple[Inputs, bool, bool]:
         """Where it stands."""
-        return self.inputs.copy(), self.light
+        return self.inputs.copy(), self.light, self.files
 
-    def back(self, mark: tuple[Inputs, bool]) -> None:
+    def back(self, mark: tuple[Inputs, bool, bool]) -> None:
         """Stand there again: what was read since is not planned."""
-        self.inputs, self.light = mark
+        self.inputs, self.light, self.files = mark
 
     def found(self, noun: Noun[Any], core: GraphQLObjectType, selection: Selection) -> Root:
         """``noun(id)``. Raises NotFound for an id of something else."""
@@ -153,7 +156,10 @@ class Reader:
             item = _column(Table(table, {}, None), found.column, shown.fields[selection.name].type, named)
         else:
             item = self.object(self._tables.type_of(found.noun), selection)
-        return Rows(table, found.key, item, subject=found.subject, scope=scope, one=found.key == "id")
+        return Rows(
+            table, found.key, item, subject=found.subject, scope=scope, where=found.where,
+            bounds=self._ahead(found.ahead), one=found.key == "id",
+        )  # fmt: skip
 
     def listed(self, listing: Listing, core: GraphQLObjectType, selection: Selection) -> Page:
         """A page of a list."""
@@ -179,6 +185,9 @@ class Reader:
                 return _column(table, declared.of or strawberry_field(core, selection.name).python_name, shown, named)
             case graph.Computed():
                 return _computed(table, declared, shown, selection)
+            case graph.Rendered():
+                self.files |= declared.files
+                return _rendered(table, declared, shown, selection)
             case graph.Edge():
                 item = self.object(self._tables.type_of(declared.noun), selection)
                 noun = declared.noun
@@ -196,32 +205,51 @@ class Reader:
         if isinstance(reads, Beside):
             prefix = table.prefix if reads.column == "target" else None
             return self._page(reads.listing, core, selection, reads.column, prefix)
+        if isinstance(reads, graph.OperatorsOnly):
+            return self._rows(core, table, selection, reads.reads) if self._subject.admin else Const("null")
         if isinstance(reads, graph.Rows):
-            shown = get_named_type(core.fields[selection.name].type)
-            item: Any
-            if reads.public is not None:
-                item = Id(reads.public)
-            elif reads.column is not None:
-                inner = core.fields[selection.name].type
-                while isinstance(inner, GraphQLNonNull) or is_list_type(inner):
-                    inner = inner.of_type
-                item = _column(Table(reads.table, {}, None), reads.column, GraphQLNonNull(inner), named)
-            elif isinstance(shown, GraphQLObjectType):
-                item = self.object(shown, selection)
-            else:
-                raise Unplanned(named)
-            link = tree.Link(*reads.link) if reads.link is not None else None
-            return Rows(
-                reads.table, reads.key, item, own=reads.own, own_prefix=table.prefix if reads.by_public else None,
-                scope=reads.scope, link=link, where=reads.where, order=reads.order, one=reads.one,
-            )  # fmt: skip
+            return self._rows(core, table, selection, reads)
         if isinstance(reads, graph.Made):
             return _made(reads, core.fields[selection.name].type, selection)
         if isinstance(reads, graph.Named):
             return tree.Named(reads.column, self._kinds(get_named_type(core.fields[selection.name].type), selection))
-        if isinstance(reads, graph.OperatorsOnly) and not self._subject.admin:
-            return Const("null")
         raise Unplanned(named)
+
+    def _rows(self, core: GraphQLObjectType, table: Table, selection: Selection, reads: graph.Rows) -> Rows:
+        named = f"{core.name}.{selection.name}"
+        shown = get_named_type(core.fields[selection.name].type)
+        item: Any
+        if reads.public is not None:
+            item = Id(reads.public)
+        elif reads.column is not None:
+            inner = core.fields[selection.name].type
+            while isinstance(inner, GraphQLNonNull) or is_list_type(inner):
+                inner = inner.of_type
+            item = _column(Table(reads.table, {}, None), reads.column, GraphQLNonNull(inner), named)
+        elif isinstance(shown, GraphQLObjectType):
+            item = self.object(shown, selection)
+        else:
+            raise Unplanned(named)
+        return Rows(
+            reads.table, reads.key, item, own=reads.own, own_prefix=table.prefix if reads.by_public else None,
+            own_digest=reads.by_digest, scope=reads.scope, link=tree.Link(*reads.link) if reads.link else None,
+            where=reads.where, order=reads.order, one=reads.one,
+            bounds=self._ahead(reads.ahead) + self._between(core, selection, reads.period),
+        )  # fmt: skip
+
+    def _ahead(self, column: str | None) -> tuple[tree.Bound, ...]:
+        return () if column is None else (tree.Bound(column, operator.gt, self.inputs.moment()),)
+
+    def _between(
+        self, core: GraphQLObjectType, selection: Selection, period: graph.Between | None
+    ) -> tuple[tree.Bound, ...]:
+        if period is None:
+            return ()
+        self.light = False  # a long period is many rows of one object
+        said = selection.arguments(core)
+        given = self.inputs.pair(selection, {name: said[name] for name in (period.start, period.end)}, period.checked)
+        compares = (operator.ge, operator.lt)
+        return tuple(tree.Bound(period.column, each, Given(given.number, part)) for part, each in enumerate(compares))
 
     def _kinds(self, shown: Any, selection: Selection) -> tuple[tree.Kindred, ...]:
         """What is selected of an object of each noun that it may be of."""
@@ -369,6 +397,12 @@ def _made(reads: graph.Made, shown: Any, selection: Selection) -> Hole:
 def _computed(table: Table, declared: graph.Computed, shown: Any, selection: Selection) -> Hole:
     columns = tuple(tree.Column(name, kind_of(table.table, name).plain) for name in declared.uses)
     return Hole(columns, filling(table.table, declared.uses, declared.compute, shower(shown, selection)))
+
+
+def _rendered(table: Table, declared: graph.Rendered, shown: Any, selection: Selection) -> tree.Rendering:
+    columns = tuple(tree.Column(name, kind_of(table.table, name).plain) for name in declared.uses)
+    show = shower(shown, selection)
+    return tree.Rendering(columns, rendering(table.table, declared.uses, declared.render, show))
 
 
 __all__ = ["Reader", "Table", "Tables"]

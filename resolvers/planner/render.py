@@ -3,7 +3,8 @@
 A computed field is a pure function of a few columns. Its filling makes those columns Python values again, lets the
 same function work on them, and prints what it answers by the selection, leaf by leaf with the schema's own scalars.
 Objects are printed where each selected field is an attribute or a plain method; anything that needs the request
-(``info``), awaits, or takes arguments is :class:`Unplanned`.
+(``info``), awaits, or takes arguments is :class:`Unplanned`. A ``rendered`` field is filled in the same way, but anew
+for each request, with the operation's context.
 """
 
 from __future__ import annotations
@@ -52,16 +53,32 @@ class Columns:
 
 def filling(table: type[Any], names: tuple[str, ...], compute: Callable[[Any], Any], show: Show) -> Fill:
     """The filling that computes a field of these columns."""
+    known = _knowing(table, names)
+    return lambda values: printed(show(compute(known(values))))
+
+
+def rendering(
+    table: type[Any], names: tuple[str, ...], render: Callable[[Any, Any], Any], show: Show
+) -> Callable[[list[Any], Any], bytes]:
+    """The filling that renders a field of these columns for an operation's context."""
+    known = _knowing(table, names)
+    return lambda values, context: printed(show(render(context, known(values))))
+
+
+def _knowing(table: type[Any], names: tuple[str, ...]) -> Callable[[list[Any]], Columns]:
+    """Makes a row of columns as the statement prints them."""
     parsers = [_parser(table.__table__.c[name].type) for name in names]
 
-    def fill(values: list[Any]) -> bytes:
-        known = {
-            name: None if value is None else parse(value)
-            for name, parse, value in zip(names, parsers, values, strict=True)
-        }
-        return printed(show(compute(Columns(table, known))))
+    def known(values: list[Any]) -> Columns:
+        return Columns(
+            table,
+            {
+                name: None if value is None else parse(value)
+                for name, parse, value in zip(names, parsers, values, strict=True)
+            },
+        )
 
-    return fill
+    return known
 
 
 def printed(value: Any) -> bytes:

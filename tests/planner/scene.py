@@ -201,6 +201,7 @@ def _people(lay: Laying) -> None:
     lay.add(Session, 12, user_id=lay.pick(1, 2, 3, 4, 5), revoked_at=lay.pick(None, None, MOMENTS[3]))
     lay.add(Keypair, 10, user_id=lay.pick(1, 2, 3, 5), name=_unique("key"), fingerprint=_digest)
     lay.add(WrongPassword, digest=hashlib.sha256(b"user-4").hexdigest(), locked_until=MOMENTS[-1])
+    lay.add(WrongPassword, digest=hashlib.sha256(b"user-5").hexdigest(), locked_until=MOMENTS[-4])
 
 
 def _digest(number: int) -> str:

@@ -14,15 +14,17 @@ from resolvers.planner.planner import Planner
 from tests.planner.two_ways import TwoWays
 
 MIXED = [
-    "{ servers { nodes { id name } } rateLimit { cost costLimit } }",
-    "{ rateLimit { cost } a: servers(first: 2) { nodes { id } } b: cloud { version } c: servers { totalCount } }",
+    "{ servers { nodes { id name } } live: servers(first: 2) { nodes { consoleLog } } }",
+    """{ rateLimit { cost } a: servers(first: 2) { nodes { id } } b: __type(name: "Server") { name } cloud { version }
+      c: servers { totalCount } }""",
     "{ __typename servers { nodes { id } } __schema { queryType { name } } viewer { admin } }",
     """query($on: Boolean = true) { ...F @include(if: $on) flavors { nodes { name } } }
-      fragment F on Query { usage: cloud { version } servers(first: 1) { nodes { id } } ...G }
-      fragment G on Query { servers(first: 1) { nodes { name } } cloud { version } }""",
+      fragment F on Query { usage: __schema { description } servers(first: 1) { nodes { id } } ...G }
+      fragment G on Query { servers(first: 1) { nodes { name } } __schema { queryType { name } } }""",
     """query($kind: String! = "x") { __type(name: $kind) { name }
       flavors(first: 3) { nodes { id } pageInfo { endCursor } } }""",
-    "{ images { nodes { name downloadUrl } } flavors { nodes { name } } }",
+    "{ servers { nodes { name consoleLog(lastLines: 1) } } flavors { nodes { name } } cloud { version } }",
+    "{ rateLimit { cost } __schema { queryType { name } } }",
 ]
 
 
@@ -40,7 +42,7 @@ def test_an_error_of_the_rest_is_told_beside_what_is_planned(ways: TwoWays) -> N
 
 def test_a_refusal_of_what_is_planned_is_told_by_the_executor(ways: TwoWays) -> None:
     before = ways.on.counts["mixed"]
-    assert ways.same("reader", "{ hosts { nodes { id } } rateLimit { cost } }").codes == ["FORBIDDEN"]
+    assert ways.same("reader", "{ hosts { nodes { id } } __schema { description } }").codes == ["FORBIDDEN"]
     assert ways.on.counts["mixed"] == before
 
 

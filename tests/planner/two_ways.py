@@ -25,6 +25,7 @@ from gateway.kernel.access import Subject
 from gateway.kernel.db import Database
 from gateway.kernel.secretbox import Sealed
 from gateway.kernel.settings import Settings
+from resolvers.cloud import Known
 from resolvers.kernel.context import Context, Services
 from resolvers.schema import schema
 from resolvers.transport.app import Caller, OperationInfo, TransportSettings, routes
@@ -38,6 +39,10 @@ from workers.hypervisor import Hosts
 SECONDS = 30.0
 """An operation's deadline."""
 REQUEST_ID = "request-of-the-test"
+DRIVERS = (
+    Known("sim", "A data centre that is not there.", ("machines", "console"), None),
+    Known("esxi", 'Says "hi" \u2028 \U0001f600.', ("machines",), 'pip install "x"'),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +178,10 @@ class TwoWays:
         scene.fill(db, laid)
         people = scene.people(laid)
         services = Services(
-            db=db, feed=None, settings=settings, extras={"live": Live(db, Hosts(folder / "scratch")), "drivers": ()}
+            db=db,
+            feed=None,
+            settings=settings,
+            extras={"live": Live(db, Hosts(folder / "scratch")), "drivers": DRIVERS},
         )
         planner = plan(db)
 
