@@ -184,11 +184,12 @@ _INT32: Final = 2**31
 
 
 def plain_variables(operation: OperationDefinitionNode) -> dict[str, tuple[type[Any], ...]]:
-    """The Python types of each variable whose value needs no coercion when it has one of these already."""
+    """Of each variable the Python types whose values need no coercion: none where every value does."""
     found: dict[str, tuple[type[Any], ...]] = {}
     for each in operation.variable_definitions or ():
         promised = isinstance(each.type, NonNullTypeNode)
         kind = each.type.type if isinstance(each.type, NonNullTypeNode) else each.type
+        found[each.variable.name.value] = ()
         if isinstance(kind, NamedTypeNode) and kind.name.value in _PLAIN:
             plain = _PLAIN[kind.name.value]
             found[each.variable.name.value] = (plain,) if promised else (plain, type(None))

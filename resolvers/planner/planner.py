@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import structlog
+from graphql import GraphQLError
 from graphql.execution import Executor
 from graphql.execution.values import VariableValues, get_variable_values
 from strawberry import Schema
@@ -104,7 +105,7 @@ class Planner:
             if plan.files:
                 return await on_thread(lambda: plan.data(found, told, context))
             return plan.data(found, told, context)
-        except (Unplanned, Unspelt, NotRead, NotAsPromised, Refusal, Refusals) as reason:
+        except (Unplanned, Unspelt, NotRead, NotAsPromised, Refusal, Refusals, GraphQLError) as reason:
             log.debug("answered by the executor", reason=repr(reason))
         except Exception:
             log.exception("a read plan failed; the executor answers")

@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from graphql import GraphQLError, GraphQLObjectType
+from graphql import GraphQLObjectType
 from graphql.execution.values import VariableValues
 
 from resolvers.kernel.context import Context
 from resolvers.planner.reading import Tables
 from resolvers.planner.render import printed, shower
-from resolvers.planner.selection import Selection, Unplanned, strawberry_field
+from resolvers.planner.selection import Selection, strawberry_field
 
 Answer = Callable[[Context, VariableValues], Awaitable[bytes]]
-"""A root's JSON for an operation. Raises what its resolver raises, and Unplanned for arguments that are refused."""
+"""A root's JSON for an operation. Raises what its resolver raises, and GraphQLError for arguments that are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,7 @@ def answering(tables: Tables, core: GraphQLObjectType, selection: Selection) -> 
     show = shower(core.fields[selection.name].type, selection)
 
     async def answer(context: Context, variables: VariableValues) -> bytes:
-        try:
-            given = tables.converted(core, selection, variables)
-        except GraphQLError as refused:
-            raise Unplanned("an argument is refused") from refused
+        given = tables.converted(core, selection, variables)
         return printed(show(await resolver.wrapped_func(info=Asking(context), **given)))
 
     return answer

@@ -219,6 +219,8 @@ class Drawing:
         if "last" in some:
             given += self.page(name, some, depth)
             some = {key: each for key, each in some.items() if key in ("filter", "orderBy")}
+        period = self.period() if {"start", "end"} <= some.keys() else {}
+        given += [f"{key}: {self.argument(some.pop(key).type, value)}" for key, value in period.items()]
         for key, each in some.items():
             if is_required_argument(each) or self.chance(3):
                 given.append(f"{key}: {self.argument(each.type, self.value(each.type, name, key))}")
@@ -282,6 +284,11 @@ class Drawing:
             return "{" + ", ".join(f"{k}: {self.plain(inner.fields[k].type, v)}" for k, v in value.items()) + "}"
         return str(value) if isinstance(inner, GraphQLEnumType) else json.dumps(value, ensure_ascii=False)
 
+    def period(self) -> dict[str, str]:
+        """A start and an end, mostly in this order."""
+        some = [self.one(MOMENTS) for _ in range(2)]
+        return dict(zip(("start", "end"), some if self.chance(4) else sorted(some), strict=True))
+
     def value(self, kind: GraphQLInputType, root: str, key: str) -> Any:
         """A value of that type for an argument or input field of that name; null where it may be, sometimes."""
         if isinstance(kind, GraphQLNonNull):
@@ -310,7 +317,8 @@ class Drawing:
         needed = [name for name, each in kind.fields.items() if is_required_input_field(each)]
         others = sorted(set(kind.fields) - set(needed))
         some = self.draw(st.lists(st.sampled_from(others), max_size=2, unique=True)) if others else []
-        return {name: self.value(kind.fields[name].type, root, name) for name in [*needed, *some]}
+        period = self.period() if {"start", "end"} <= set(needed) else {}
+        return {name: period.get(name) or self.value(kind.fields[name].type, root, name) for name in [*needed, *some]}
 
     def id(self, root: str, key: str) -> str:
         """Mostly an id of what is wanted, then any id, then none at all."""
