@@ -174,10 +174,10 @@ def test_sizes_by_variables(ways: TwoWays, values: dict[str, object], declared: 
     "document",
     [
         'query($v: ID = "x") { server(id: $v) { id } flavors { nodes { id } } }',
-        'query($v: DateTime = "2026-02-27T00:00:00Z") { servers { nodes { '
-        'metricsByHour(start: $v, end: "2026-03-02T00:00:00Z") { hour } } } }',
-        'query($v: DateTime = "2026-02-27T00:00:00Z") { '
-        'usage(input: {start: $v, end: "2026-03-02T00:00:00Z"}) { start totals { resource } } }',
+        """query($v: DateTime = "2026-02-27T00:00:00Z") { servers { nodes {
+          metricsByHour(start: $v, end: "2026-03-02T00:00:00Z") { hour } } } }""",
+        """query($v: DateTime = "2026-02-27T00:00:00Z") {
+          usage(input: {start: $v, end: "2026-03-02T00:00:00Z"}) { start totals { resource } } }""",
     ],
 )
 def test_null_where_only_the_default_may_stand(ways: TwoWays, document: str) -> None:
