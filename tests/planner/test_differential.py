@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(7200)
 EXAMPLES = int(os.environ.get("STRATOGRAPH_TEST_EXAMPLES", "80"))
 MANY = 1000
 SOME_ROLES = 3
-FLOOR = 0.3
+FLOOR = 0.4
 """At least this share of what the executor answers without an error must be planned, or the proof shows little."""
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
