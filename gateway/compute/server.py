@@ -43,7 +43,7 @@ from gateway.kernel.access import Role, Subject, require, within
 from gateway.kernel.command import AnyId, Command, KeyValue, Name, Retryable, Tag, Versioned, unique_keys
 from gateway.kernel.errors import InvalidState
 from gateway.kernel.noun import Noun, register
-from gateway.kernel.row import Row, expect
+from gateway.kernel.row import Row, Uid, expect
 from gateway.metering import usage
 from gateway.metering.usage import Metered
 from gateway.network import port as ports
@@ -72,7 +72,7 @@ class Server(Row, table=True):
     keypair_id: int | None = Field(default=None, sa_type=row.Key)
     group_id: int | None = row.ref("server_group.id", null=True)
     public_key: str | None = Field(default=None, max_length=4096)
-    root_uid: UUID | None = None
+    root_uid: UUID | None = Field(default=None, sa_type=Uid)
     host_id: int | None = row.ref("host.id", null=True)
     hypervisor: Hypervisor | None = row.enum(Hypervisor, default=None, nullable=True)
     wanted_hypervisor: Hypervisor | None = row.enum(Hypervisor, default=None, nullable=True)

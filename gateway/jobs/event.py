@@ -26,7 +26,7 @@ from gateway.kernel import clock, noun, saving
 from gateway.kernel.access import Subject, within
 from gateway.kernel.errors import Invalid
 from gateway.kernel.prepared import Prepared, Rows
-from gateway.kernel.row import Json, Key, Row
+from gateway.kernel.row import Json, Key, Row, Uid
 
 RETENTION = timedelta(days=7)
 S = TypeVar("S")
@@ -107,7 +107,7 @@ class Event(SQLModel, table=True):
     at: datetime
     kind: str = Field(max_length=64)
     noun: str = Field(max_length=32)
-    object_uid: UUID = Field(index=True)
+    object_uid: UUID = Field(index=True, sa_type=Uid)
     tenant_id: int | None = Field(default=None, sa_type=sa.BigInteger)
     version: int
     changed: list[str] = Field(default_factory=list, sa_type=Json)

@@ -25,6 +25,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Field, SQLModel
 
+from gateway.kernel import ids
 from gateway.kernel.errors import StaleVersion
 
 SQLModel.metadata.naming_convention = {
@@ -37,6 +38,33 @@ SQLModel.metadata.naming_convention = {
 
 Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 Json = sa.JSON().with_variant(JSONB, "postgresql")
+
+
+class Uid(sa.Uuid[UUID]):
+    """A uid. PostgreSQL has a type for it; SQLite keeps the digits of its TypeID, which are fewer than hexadecimal ones
+    and sort alike, so that it prints public ids by itself: they are what is read most. (SQLAlchemy puts its own type in
+    this one's place where the database has one, so all here is SQLite's.)
+    """
+
+    def bind_processor(self, dialect: sa.Dialect) -> Any:  # noqa: ARG002 - SQLAlchemy gives it
+        """From UUID to what is kept."""
+        return _kept
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:  # noqa: ARG002 - SQLAlchemy gives it
+        """From what is kept to UUID."""
+        return _read
+
+    def literal_processor(self, dialect: sa.Dialect) -> Any:  # noqa: ARG002 - SQLAlchemy gives it
+        """From UUID to a literal in SQL."""
+        return lambda uid: f"'{_kept(uid)}'"
+
+
+def _kept(uid: UUID | None) -> str | None:
+    return None if uid is None else ids.digits(uid)
+
+
+def _read(text: str | None) -> UUID | None:
+    return None if text is None else ids.of_digits(text)
 
 
 class Record(SQLModel):
@@ -81,7 +109,7 @@ class Row(Record):
     """
 
     id: int = Field(default=None, primary_key=True, sa_type=Key)
-    uid: UUID = Field(default=None, unique=True, nullable=False)
+    uid: UUID = Field(default=None, unique=True, nullable=False, sa_type=Uid)
     version: int = Field(default=1)
     created_at: datetime = Field(default=None, nullable=False)
     updated_at: datetime = Field(default=None, nullable=False)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, Session, col, select
 
 from gateway.kernel import row
-from gateway.kernel.row import Key, Record
+from gateway.kernel.row import Key, Record, Uid
 
 KEEP_RAW = timedelta(days=2)
 KEEP_HOURS = timedelta(days=400)
@@ -45,7 +45,7 @@ class Sample(Record, table=True):
     __tablename__ = "sample"
 
     id: int = Field(default=None, primary_key=True, sa_type=Key)
-    server_uid: UUID
+    server_uid: UUID = Field(sa_type=Uid)
     at: datetime
     cpu_time_ns: int | None = row.big(default=None, nullable=True)
     cpu_percent: float | None = None
@@ -68,7 +68,7 @@ class SampleHour(Record, table=True):
 
     __tablename__ = "sample_hour"
 
-    server_uid: UUID = Field(primary_key=True)
+    server_uid: UUID = Field(primary_key=True, sa_type=Uid)
     hour: datetime = Field(primary_key=True, index=True)
     samples: int = 0
     cpu_time_ns: int = row.big(default=0)

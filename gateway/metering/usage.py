@@ -18,7 +18,7 @@ from sqlmodel import Field, Session, SQLModel, col, or_, select
 
 from gateway.kernel import clock, row
 from gateway.kernel.prepared import Prepared
-from gateway.kernel.row import Key
+from gateway.kernel.row import Key, Uid
 
 
 class Metered(StrEnum):
@@ -50,7 +50,7 @@ class Interval(SQLModel, table=True):
     id: int = Field(default=None, primary_key=True, sa_type=Key)
     tenant_id: int = row.ref("tenant.id", index=False)
     resource: Metered = row.enum(Metered)
-    object_uid: UUID
+    object_uid: UUID = Field(sa_type=Uid)
     amount: int = row.big()
     started_at: datetime
     ended_at: datetime | None = None

@@ -9,7 +9,7 @@ from alembic import context
 from sqlmodel import SQLModel
 
 from gateway.jobs.event import CurrentTransaction
-from gateway.kernel import noun
+from gateway.kernel import noun, row
 
 noun.load_all()
 
@@ -18,6 +18,8 @@ def render(kind: str, item: Any, _context: object) -> str | Literal[False]:
     """Our own column types by their names, so that a revision reads as the models do."""
     if kind == "type" and isinstance(item, sa.JSON):
         return "row.Json"
+    if kind == "type" and isinstance(item, row.Uid):
+        return "row.Uid"
     if kind == "type" and isinstance(item, sa.BigInteger) and item._variant_mapping:  # noqa: SLF001 - no public way
         return "row.Key"
     if kind == "server_default" and isinstance(getattr(item, "arg", None), CurrentTransaction):

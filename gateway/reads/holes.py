@@ -1,8 +1,8 @@
 """Holes in a database's JSON: where it left to Python what it would print otherwise, or slowly.
 
-An id is its uid in hexadecimal between two marks of a byte, within the quotes of its string; all ids of an answer are
-turned into TypeIDs together, by shifting one long integer. Any other hole is an array of its number, columns and the
-end mark.
+PostgreSQL leaves an id as its uid in hexadecimal between two marks of a byte, within the quotes of its string; all ids
+of an answer are turned into TypeIDs together, by shifting one long integer. (SQLite prints them by itself.) Any other
+hole is an array of its number, columns and the end mark.
 
 Invariant: what a client stored can never be taken for a hole, because a mark is a random word that each process makes
 for itself and tells nobody, or a byte that no JSON has of itself. The answer is pure ASCII, like the
@@ -24,15 +24,13 @@ from gateway.reads.tree import Fill, Render
 
 MARK = f"~{secrets.token_hex(8)}~"
 """Begins and ends a hole."""
-ID_MARK = b"\xff"
-"""Stands before and behind an id on SQLite, which prints it as it is; no text in UTF-8 has this byte."""
-RAW_ID_MARK = "\x01"
-"""The same on PostgreSQL, which keeps no text that is not UTF-8. JSON has it only escaped."""
+ID_MARK = "\x01"
+"""Stands before and behind an id; JSON has it only escaped."""
 POISON = f"~{secrets.token_hex(8)}!"
 """Stands where the schema promised what the row does not hold: the executor is to tell the error."""
 
 _HOLES = re.compile(rb'\["%s([0-9]+)",(.*?),"%s"\]' % (MARK.encode(), MARK.encode()))
-_RAW_ID_MARK, _POISON = RAW_ID_MARK.encode(), POISON.encode()
+_ID_MARK, _POISON = ID_MARK.encode(), POISON.encode()
 _FOREIGN = re.compile(r"[^\x00-\x7e]+")
 _DIGITS = bytes.maketrans(bytes(range(32)), ALPHABET.encode())
 _LANE_BITS = 256
@@ -70,7 +68,7 @@ class Holes:
             raise NotAsPromised
         if self._fills:
             text = _HOLES.sub((lambda each: self._rendered(each, asker)) if self._renders else self._fill, text)
-        text = with_ids(text, _RAW_ID_MARK if _RAW_ID_MARK in text else ID_MARK)
+        text = with_ids(text)
         return text if text.isascii() and b"\x7f" not in text else _escaped(text)
 
     def _rendered(self, found: re.Match[bytes], asker: Any) -> bytes:
@@ -91,9 +89,9 @@ class Holes:
         return made
 
 
-def with_ids(text: bytes, mark: bytes = ID_MARK) -> bytes:
+def with_ids(text: bytes) -> bytes:
     """The text with TypeIDs where marked uids were."""
-    pieces = text.split(mark)
+    pieces = text.split(_ID_MARK)
     if len(pieces) == 1:
         return text
     uids = pieces[1::2]
@@ -160,4 +158,4 @@ def _dumps(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-__all__ = ["ID_MARK", "MARK", "POISON", "RAW_ID_MARK", "Holes", "encoded", "fill_float", "fill_json", "with_ids"]
+__all__ = ["ID_MARK", "MARK", "POISON", "Holes", "encoded", "fill_float", "fill_json", "with_ids"]

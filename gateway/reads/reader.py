@@ -19,14 +19,12 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from gateway.kernel import ids
 from gateway.kernel.db import Database
 from gateway.reads.errors import NotRead
 
 _THREADS = 4
 _STATEMENTS = 512
 _CACHE_KIB = 16_384
-_MAPPED_BYTES = 268_435_456
 _QUICK_S = 0.001
 """So long the event loop may wait for one statement; without a plan the executor keeps it busy for far longer."""
 _FORGETTING = 0.9
@@ -114,12 +112,9 @@ class SqliteReader:
                 self._path, timeout=10, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
             )
             found.text_factory = bytes
-            found.create_function("stratograph_typeid", 2, _typeid, deterministic=True)
-            found.create_function("stratograph_uid", 1, _uid, deterministic=True)
             found.create_function("stratograph_digest", 1, _digest, deterministic=True)
             for pragma in (
-                "foreign_keys=ON", "busy_timeout=10000", f"cache_size=-{_CACHE_KIB}", f"mmap_size={_MAPPED_BYTES}",
-                "query_only=ON",
+                "foreign_keys=ON", "busy_timeout=10000", f"cache_size=-{_CACHE_KIB}", "query_only=ON",
             ):  # fmt: skip
                 found.execute(f"PRAGMA {pragma}")
             self._own.connection = found
@@ -132,15 +127,6 @@ class SqliteReader:
         self._own = threading.local()
         while self._every:
             self._every.pop().close()
-
-
-def _typeid(prefix: bytes | str, uid: bytes | str) -> str:
-    plain = (each if isinstance(each, str) else each.decode() for each in (prefix, uid))
-    return ids.encode_hex(*plain)
-
-
-def _uid(text: bytes | str | None) -> str | None:
-    return None if text is None else ids.decode(text if isinstance(text, str) else text.decode())[1].hex
 
 
 def _digest(text: bytes | str | None) -> str | None:

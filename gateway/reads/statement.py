@@ -233,13 +233,13 @@ class _Builder:
 
     def _several(self, value: Several) -> Sql:
         self._count += 1
-        pairs = self._words.pairs(sa.literal(value.ids, sa.Text)).subquery(f"t{self._count}")
-        prefix = pairs.c.prefix
+        names = self._words.names(sa.literal(value.ids, sa.Text)).subquery(f"t{self._count}")
+        prefix = names.c.prefix
         found = [
-            (prefix == spelling.literal(each.prefix), self._kindred(each, pairs.c.uid, pairs)) for each in value.kinds
+            (prefix == spelling.literal(each.prefix), self._kindred(each, names.c.uid, names)) for each in value.kinds
         ]
         item = self._words.array(self._words.choice(prefix, found))
-        return self._words.nested(sa.select(self._words.finished(item)).select_from(pairs))
+        return self._words.nested(sa.select(self._words.finished(item)).select_from(names))
 
     def _kindred(self, value: Kindred, uid: Sql, at: Any) -> Sql:
         """The object of a noun by its uid; null when it may not be seen."""

@@ -241,8 +241,8 @@ class One:
 
 @dataclass(frozen=True, slots=True)
 class Several:
-    """Objects in the order of an input: JSON of pairs of a prefix and a uid, two nulls for what is no id. Null stands
-    for each that there is none of or that may not be seen.
+    """Objects in the order of an input: JSON of the prefix of each, its uid in hexadecimal and in digits; nulls for
+    what is no id. Null stands for each that there is none of or that may not be seen.
     """
 
     ids: Given

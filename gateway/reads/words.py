@@ -19,7 +19,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from gateway.kernel.ids import ALPHABET, DIGITS
-from gateway.reads.holes import ID_MARK, MARK, POISON, RAW_ID_MARK
+from gateway.reads.holes import ID_MARK, MARK, POISON
 from gateway.reads.tree import Kind
 
 Sql = Any
@@ -53,8 +53,10 @@ class Words(Protocol):
     def choice(self, text: Sql, found: Sequence[tuple[Sql, Sql]]) -> Sql:
         """The value of the first condition that holds about a text, null if it is null. It is broken if none holds."""
 
-    def pairs(self, text: Sql) -> sa.Select[Any]:
-        """The pairs in a JSON array, in their order: ``prefix`` and ``uid``, as uids are stored."""
+    def names(self, text: Sql) -> sa.Select[Any]:
+        """The names in a JSON array (:class:`gateway.reads.tree.Several`), in their order: ``prefix`` and ``uid``, as
+        uids are stored.
+        """
 
     def sequence(self, values: Sequence[Sql]) -> Sql:
         """An array of these values."""
@@ -92,11 +94,6 @@ class Literal(sa.sql.elements.ColumnClause[str]):
 def literal(text: str) -> Literal:
     """A text of our own in SQL."""
     return Literal(text)
-
-
-def _bytes(text: bytes) -> Sql:
-    """A text of our own in SQLite's SQL which is no UTF-8."""
-    return sa.literal_column(f"CAST(x'{text.hex()}' AS TEXT)", sa.Text())
 
 
 def plain(column: Sql) -> Sql:
@@ -160,15 +157,15 @@ class SqliteWords:
 
     def typeid(self, prefix: str, uid: Sql) -> Sql:
         """A TypeID, as JSON."""
-        return _bytes(f"{prefix}_".encode() + ID_MARK).concat(plain(uid)).concat(_bytes(ID_MARK))
+        return self.typeid_text(prefix, uid)
 
     def typeid_text(self, prefix: str, uid: Sql) -> Sql:
         """By the function that :mod:`gateway.reads.reader` gives its connections."""
-        return sa.func.stratograph_typeid(literal(prefix), plain(uid))
+        return literal(f"{prefix}_").concat(plain(uid))
 
     def uid_of(self, text: Sql) -> Sql:
         """By a function as above."""
-        return sa.func.stratograph_uid(plain(text))
+        return sa.func.substr(plain(text), sa.literal_column(str(-DIGITS)))
 
     def digest(self, text: Sql) -> Sql:
         """By a function as above."""
@@ -178,10 +175,10 @@ class SqliteWords:
         """What is broken is no JSON, so the statement fails."""
         return sa.func.json(sa.case(*found, (text.is_not(None), literal(POISON))))
 
-    def pairs(self, text: Sql) -> sa.Select[Any]:
-        """The pairs in a JSON array."""
+    def names(self, text: Sql) -> sa.Select[Any]:
+        """The names in a JSON array."""
         each = sa.func.json_each(text).table_valued("key", "value")
-        parts = [sa.func.json_extract(each.c.value, literal(f"$[{number}]")) for number in range(2)]
+        parts = [sa.func.json_extract(each.c.value, literal(f"$[{number}]")) for number in (0, 2)]
         return sa.select(parts[0].label("prefix"), parts[1].label("uid")).order_by(each.c.key)
 
     def sequence(self, values: Sequence[Sql]) -> Sql:
@@ -250,7 +247,7 @@ class PostgresWords:
 
     def typeid(self, prefix: str, uid: Sql) -> Sql:
         """A TypeID, as JSON."""
-        return _Pieces([literal(f'"{prefix}_{RAW_ID_MARK}'), plain(uid), literal(f'{RAW_ID_MARK}"')])
+        return _Pieces([literal(f'"{prefix}_{ID_MARK}'), plain(uid), literal(f'{ID_MARK}"')])
 
     def typeid_text(self, prefix: str, uid: Sql) -> Sql:
         """A TypeID as plain text, to compare with."""
@@ -268,8 +265,8 @@ class PostgresWords:
         """The value of the first condition that holds."""
         return sa.case(*found, (text.is_not(None), literal(json.dumps(POISON))), else_=literal("null"))
 
-    def pairs(self, text: Sql) -> sa.Select[Any]:
-        """The pairs in a JSON array."""
+    def names(self, text: Sql) -> sa.Select[Any]:
+        """The names in a JSON array."""
         array = sa.func.jsonb_array_elements(sa.cast(text, JSONB))
         each = array.table_valued(sa.column("value", JSONB), with_ordinality="place").render_derived()
         parts = [each.c.value.op("->>")(sa.literal_column(str(number))) for number in range(2)]

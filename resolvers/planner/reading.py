@@ -19,8 +19,8 @@ from graphql.execution.values import VariableValues
 from strawberry import Schema
 from strawberry.types.arguments import convert_arguments
 
+from gateway.kernel import ids, paging
 from gateway.kernel import noun as nouns
-from gateway.kernel import paging
 from gateway.kernel.access import NOBODY, Subject
 from gateway.kernel.noun import Noun
 from gateway.reads import filters, tree
@@ -125,7 +125,7 @@ class Reader:
 
     def several(self, core: GraphQLObjectType, selection: Selection) -> Root:
         """``nodes(ids)``: objects of any nouns. Raises Invalid for too many."""
-        given = self.inputs.argument(selection, "ids", selection.arguments(core)["ids"], _pairs)
+        given = self.inputs.argument(selection, "ids", selection.arguments(core)["ids"], _named)
         return tree.Several(given, self._kinds(get_named_type(core.fields[selection.name].type), selection))
 
     def known(self, reads: graph.Own, core: GraphQLObjectType, selection: Selection, subject: Subject) -> Root:
@@ -371,7 +371,7 @@ class _Place:
             kind = kind_of(self.listing.noun.table, self.order)
             if kind.moment:
                 values = [datetime.fromisoformat(values[0])]
-        return paging.encoded(self.name, uid.replace("-", ""), *values)
+        return paging.encoded(self.name, ids.of_printed(uid).hex, *values)
 
 
 def _column(table: Table, name: str, shown: Any, named: str) -> tree.Column | Hole:
@@ -384,9 +384,10 @@ def _column(table: Table, name: str, shown: Any, named: str) -> tree.Column | Ho
     return tree.Column(name, kind, null=not promised)
 
 
-def _pairs(ids: list[str]) -> str:
-    """Prefixes and uids of ids, as JSON."""
-    return json.dumps([(each[0], each[1].hex) if each is not None else (None, None) for each in nodes.parsed(ids)])
+def _named(given: list[str]) -> str:
+    """What ids name, as :class:`tree.Several` has it."""
+    found = nodes.parsed(given)
+    return json.dumps([(None,) * 3 if each is None else (each[0], each[1].hex, ids.digits(each[1])) for each in found])
 
 
 def _made(reads: graph.Made, shown: Any, selection: Selection) -> Hole:

@@ -27,6 +27,7 @@ from graphql import (
     is_abstract_type,
 )
 
+from gateway.kernel import ids
 from gateway.reads.errors import NotAsPromised
 from gateway.reads.tree import Fill
 from resolvers.planner.selection import Selection, Unplanned, strawberry_field
@@ -95,7 +96,7 @@ def _parser(kind: Any) -> Read:
     if expected is datetime:
         return datetime.fromisoformat
     if expected is UUID:
-        return UUID
+        return ids.of_printed
     return float if expected is float else lambda value: value
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import uuid_utils
 from graphql import OperationType
@@ -32,8 +31,7 @@ class Transport(StrEnum):
     WEBSOCKET = "websocket"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """The calling side of one request or one socket, before anybody believed it.
 
     ``token`` is the bearer token without its scheme, None when none was shown. ``ip`` is the peer as the server saw it
@@ -71,8 +69,7 @@ class Identity(Protocol):
         """Whether it still is."""
 
 
-@dataclass(frozen=True, slots=True)
-class OperationInfo:
+class OperationInfo(NamedTuple):
     """What a resolver's context may know of the operation that it serves.
 
     ``cost`` is static and at most ``cost_limit``. ``budget`` is the caller's after paying for this operation; None

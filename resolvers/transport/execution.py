@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from inspect import isawaitable
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema, OperationType
 from graphql.execution import Executor, create_source_event_stream, execute_subscription_event
@@ -44,8 +44,7 @@ _ANY_KIND: Final = frozenset(OperationType)
 _CHARS_PER_UNIT: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """A request that passed every check and was paid for."""
 
     operation: Operation

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.message import Message
 from functools import lru_cache
@@ -33,6 +33,7 @@ from resolvers.transport.caller import (
 )
 from resolvers.transport.errors import OF_THE_DOCUMENT, ErrorCode, RequestRefused, refusal
 from resolvers.transport.execution import Engine, Ready
+from resolvers.transport.packets import WHOLE
 from resolvers.transport.requests import GraphQLRequest, decoded, request_of
 from resolvers.transport.rounds import Rounds, Visit
 from resolvers.transport.sse import EventStreams
@@ -49,6 +50,7 @@ _MEDIA: Final = {
     each: (b"content-type", b"%s; charset=utf-8" % each.encode("latin-1"))
     for each in (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)
 }
+_OK: Final = 200
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 _VARY: Final = (b"vary", b"Accept")
@@ -98,8 +100,15 @@ class Exchange:
         raw.append((b"content-length", b"%d" % len(body)))
         if headers:
             raw += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        elif status == _OK and self._sent_whole(raw, body):
+            return
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
         await self.send({"type": "http.response.body", "body": body})
+
+    def _sent_whole(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Sends the response the short way, where there is one; whether it did."""
+        offered = (self.scope.get("extensions") or {}).get(WHOLE)
+        return offered is not None and offered["send"](self.send, headers, body)
 
 
 class GraphQLEndpoint:

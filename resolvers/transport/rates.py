@@ -12,11 +12,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """A caller's budget now: ``remaining`` of ``limit`` units in ``window_seconds``, full again at ``resets_at_s`` (by
     the clock of the system, since 1970).
     """

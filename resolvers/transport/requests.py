@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from resolvers.transport.errors import ErrorCode, RequestRefused
 
@@ -19,12 +19,11 @@ T = TypeVar("T")
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-@dataclass(frozen=True, slots=True)
-class GraphQLRequest:
+class GraphQLRequest(NamedTuple):
     """One request. ``persisted_hash`` is Apollo's ``extensions.persistedQuery.sha256Hash``."""
 
     query: str | None = None
-    variables: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, Any] = MappingProxyType({})
     operation_name: str | None = None
     document_id: str | None = None
     persisted_hash: str | None = None

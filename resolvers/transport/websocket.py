@@ -13,7 +13,7 @@ import asyncio
 import json
 from collections.abc import Collection, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -245,7 +245,7 @@ class Socket:
     async def _subscribe(self, operation_id: str, payload: object, identity: Identity, caller: Caller) -> None:
         if operation_id in self._operations:
             raise SocketClosed(4409, f"Subscriber for {operation_id} already exists")
-        caller = replace(caller, request_id=new_request_id())
+        caller = caller._replace(request_id=new_request_id())
         limit = self._settings.subscriptions_per_connection
         if len(self._tasks) >= limit:
             full = RequestRefused(

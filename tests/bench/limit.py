@@ -19,6 +19,8 @@ import psycopg_pool
 import sqlalchemy as sa
 import uvicorn
 
+from gateway.kernel import ids
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -111,7 +113,7 @@ class App:
             tenant, size = given.split()
             return await self._ask(self._page if path == "/page" else self._many, (int(tenant), int(size)))
         if path == "/one":
-            return await self._ask(self._one, (UUID(given).hex if self.sqlite else UUID(given),))
+            return await self._ask(self._one, (ids.digits(UUID(given)) if self.sqlite else UUID(given),))
         return b"{}"
 
 

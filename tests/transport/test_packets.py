@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import uvicorn
 from websockets.asyncio.client import connect
 
-from resolvers.transport.packets import WholeResponses
+from resolvers.transport.packets import WHOLE, WholeResponses
 
 LARGE = b"x" * 5_000_000
 go_on = asyncio.Event()
@@ -31,6 +33,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     body = LARGE if scope["path"] == "/large" else b"hello"
     streaming = scope["path"] == "/stream"
     headers = [] if streaming else [(b"content-length", b"%d" % len(body))]
+    if scope["path"] in ("/whole", "/wrapped"):
+        through = send if scope["path"] == "/whole" else partial(send)
+        if scope["extensions"][WHOLE]["send"](through, headers, body):
+            return
+        headers.append((b"x-way", b"long"))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if streaming:
         await go_on.wait()
@@ -41,7 +48,14 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 async def served() -> AsyncIterator[int]:
     """A port."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, http=WholeResponses, log_level="error", lifespan="off", ws="websockets-sansio"
+        app,
+        host="127.0.0.1",
+        port=0,
+        http=WholeResponses,
+        log_level="error",
+        lifespan="off",
+        ws="websockets-sansio",
+        access_log=False,
     )
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())
@@ -80,6 +94,31 @@ def test_head_and_body_leave_together_on_one_connection_again_and_again() -> Non
         for _ in range(2):
             await reader.readuntil(b"\r\n\r\n")
             assert await reader.readexactly(5) == b"hello"
+        writer.close()
+
+    in_time(work)
+
+
+def test_the_short_way_says_the_same_and_leaves_to_the_long_one_what_is_not_plain() -> None:
+    async def work(port: int) -> None:
+        async def head_of(path: str, more: str = "") -> bytes:
+            writer.write(request(path, more))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(5) == b"hello"
+            return head
+
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        short, usual = await head_of("/whole"), await head_of("/")
+        assert re.sub(rb"date: [^\r]+", b"", short) == re.sub(rb"date: [^\r]+", b"", usual)
+        long = await head_of("/wrapped")  # somebody wants to see what is sent
+        assert long.replace(b"x-way: long\r\n", b"").partition(b"date")[0] == usual.partition(b"date")[0] != b""
+        assert b"x-way" in long
+        writer.write(request("/whole") * 3)  # one behind the other, without waiting
+        for _ in range(3):
+            assert b" 200 OK\r\n" in await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(5) == b"hello"
+        assert b"x-way" in await head_of("/whole", "connection: close\r\n")
+        assert await reader.read(-1) == b""
         writer.close()
 
     in_time(work)
