@@ -25,13 +25,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from gateway import first_start, migrations
-from gateway.client.commands.documents import every as own_documents
+from gateway import first_start
 from gateway.dashboard.asset import Assets
 from gateway.dashboard.routes import routes as dashboard_routes
+from gateway.database import open_database
 from gateway.identity import bootstrap
-from gateway.kernel import log as logs
-from gateway.kernel import noun, secretbox
 from gateway.kernel.db import Database
 from gateway.kernel.errors import Unavailable
 from gateway.kernel.settings import Settings
@@ -183,6 +181,8 @@ class Cloud:
 
 def _trusted(manifest: Path) -> dict[str, str]:
     """The operator's trusted documents, and those of our own command and playground: they must not be shut out."""
+    from gateway.client.commands.documents import every as own_documents  # it brings all that reads a command line
+
     return {
         **{sha256_hex(each): each for each in own_documents()},
         **Assets().documents,
@@ -206,21 +206,3 @@ class Front(Starlette):
             await second.app(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
-
-
-def open_database(settings: Settings) -> Database:
-    """The database at its newest revision, with all that sessions are provided with."""
-    noun.load_all()
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    db = Database(settings.database)
-    migrations.upgrade(db)
-    box = secretbox.load(settings.state_dir)
-    db.provide("sealed", box)
-    db.provide("settings", settings)
-    bootstrap.equip(db, box)
-    return db
-
-
-def configure_logs(settings: Settings) -> None:
-    """Logging as the settings say."""
-    logs.configure(settings.log_level, settings.log_format)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from rich.console import Console
 
 if TYPE_CHECKING:
     from gateway.app import Cloud
@@ -35,24 +36,33 @@ class Announcing(uvicorn.Server):
 
 
 def show(cloud: Cloud) -> None:
-    """Print the banner."""
+    """Print the banner. Bold by hand: what formats tables would hold the first requests up."""
+    sys.stdout.write("\n".join(["", *lines(cloud), "", ""]))
+    sys.stdout.flush()
+
+
+def lines(cloud: Cloud) -> list[str]:
+    """The banner's lines."""
     settings, first = cloud.settings, cloud.first
-    found = ", ".join(f"{kind.lower()} ({lack})" if lack else kind.lower() for kind, lack in first.drivers.items())
     password = first.admin.password_file
-    console = Console()
-    console.print()
-    console.print(f"  [bold]Stratograph[/] is ready.  Playground  [link]{settings.url}/playground[/]")
-    console.print(
-        f"  Sign in     user [bold]admin[/], password in {password}"
-        if password
-        else "  Sign in     user [bold]admin[/], with the password you set"
-    )
-    console.print(f"  Drivers     {found}")
+    known = f"password in {password}" if password else "with the password you set"
+    found = ", ".join(f"{kind.lower()} ({lack})" if lack else kind.lower() for kind, lack in first.drivers.items())
+    said = [
+        f"{_bold('Stratograph')} is ready.  Playground  {settings.url}/playground",
+        f"Sign in     user {_bold('admin')}, {known}",
+        f"Drivers     {found}",
+    ]
     if first.accelerator is not None:
         slow = "" if first.accelerator == "KVM" else " (emulation: guests run, slowly)"
-        console.print(f"  Accelerator {first.accelerator}{slow}")
+        said.append(f"Accelerator {first.accelerator}{slow}")
     elif "KVM" not in first.drivers or first.drivers.get("KVM") is not None or not any("kvm" in h for h in first.hosts):
-        console.print("  Accelerator none: libvirt is not there, so servers are [bold]simulated[/]")
-    console.print(f"  Hosts       {', '.join(first.hosts) or 'none yet: hostRegister'}")
-    console.print("  Next        [bold]make demo[/] in another terminal")
-    console.print()
+        said.append(f"Accelerator none: libvirt is not there, so servers are {_bold('simulated')}")
+    said += [
+        f"Hosts       {', '.join(first.hosts) or 'none yet: hostRegister'}",
+        f"Next        {_bold('make demo')} in another terminal",
+    ]
+    return [f"  {each}" for each in said]
+
+
+def _bold(text: str) -> str:
+    return f"\x1b[1m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text

@@ -1,197 +1,26 @@
-"""The ``stratograph`` command. Each subcommand is a thin call; what it does lives elsewhere."""
+"""The ``stratograph`` command.
+
+The processes take nothing but settings, so they are begun without what reads a command line and shows tables: a cloud
+starts sooner and holds less. All else is in :mod:`gateway.commands`.
+"""
 
 from __future__ import annotations
 
-import gc
-import signal
 import sys
-import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-
-from gateway.client import commands
-
-if TYPE_CHECKING:
-    from gateway.kernel.settings import Settings
-
-app = typer.Typer(help="A whole cloud behind one GraphQL schema.", no_args_is_help=True, pretty_exceptions_enable=False)
-commands.mount(app)
-
-
-def _settings() -> Settings:
-    from gateway.kernel import settings
-
-    try:
-        return settings.load()
-    except ValueError as error:  # pydantic's ValidationError is one
-        typer.secho("The settings are wrong:", fg=typer.colors.RED, err=True, nl=False)
-        typer.echo(f" {error}", err=True)
-        raise typer.Exit(2) from None
-
-
-@app.command()
-def serve() -> None:
-    """Run the API, and the workers too unless there is a broker."""
-    gc.disable()  # until all is there that stays: collections find nothing in what is only being built
-    import uvicorn
-
-    from gateway import banner
-    from gateway.app import Cloud, configure_logs
-    from gateway.kernel.core import CORE
-    from gateway.kernel.garbage import Aside
-    from resolvers.transport.packets import WholeResponses
-    from resolvers.transport.prompt import PromptSockets
-
-    settings = _settings()
-    configure_logs(settings)
-    cloud = Cloud.open(settings)
-    config = uvicorn.Config(
-        cloud.app(),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        http=WholeResponses,
-        ws=PromptSockets,
-        access_log=False,
-        ws_max_size=1 << 20,
-        ws_ping_interval=None,  # the protocol on top of it has pings of its own
-        ws_per_message_deflate=False,  # a compressor a socket holds more memory than all the rest of it
-        timeout_graceful_shutdown=10,
-        server_header=False,
-    )
-    if settings.embedded and settings.share_core:
-        CORE.begin()
-    Aside().begin()  # a look at all that is there takes as long as telling thousands of subscribers
-    server = banner.Announcing(config, lambda: banner.show(cloud), cloud.stopping.set)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises it once more when all has ended well
-    server.run()
-    sys.exit(0 if server.started else 1)
-
-
-@app.command()
-def worker() -> None:
-    """Carry out jobs that a broker delivers. Run as many as you like."""
-    gc.disable()
-    from gateway.app import configure_logs, open_database
-    from workers.main import run_forever
-
-    gc.freeze()
-    gc.enable()
-    settings = _settings()
-    configure_logs(settings)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    db = open_database(settings)
-    run_forever(db, settings, stop)
-    db.close()
-
-
-@app.command()
-def migrate() -> None:
-    """Bring the database to this version's structure."""
-    from gateway import migrations
-    from gateway.kernel.db import Database
-
-    settings = _settings()
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    db = Database(settings.database)
-    changed = migrations.upgrade(db)
-    db.close()
-    typer.echo("The database was brought up to date." if changed else "The database is up to date.", err=True)
-
-
-@app.command()
-def doctor() -> None:
-    """Report what is there and what is missing, with the remedy."""
-    from drivers import registry
-    from gateway import doctor as checks
-
-    settings = _settings()
-    allowed = {name.upper() for name in settings.drivers}
-    report = checks.examine(
-        settings.state_dir,
-        listen=settings.listen,
-        database_url=settings.database_url,
-        broker_url=settings.broker_url,
-        drivers={kind: found.missing() for kind, found in registry.all_types().items() if kind in allowed},
-    )
-    checks.show(report)
-    raise typer.Exit(0 if report.usable else 1)
-
-
-@app.command("settings")
-def list_settings() -> None:
-    """List every setting with its default and meaning."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from gateway.kernel.settings import PREFIX, Settings
-
-    table = Table("setting", "default", "meaning")
-    for name, field in Settings.model_fields.items():
-        table.add_row(f"{PREFIX}{name.upper()}", str(field.default), field.description)
-    Console().print(table)
-
-
-@app.command()
-def demo(
-    image: Annotated[Path | None, typer.Option(help="The guest image; `make guest` builds a tiny one.")] = None,
-    *,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything standing at the end.")] = False,
-) -> None:
-    """Do the main job against the running gateway, by its public API only, and take everything away again."""
-    from gateway.demo.run import run
-
-    raise typer.Exit(run(_settings(), image, keep=keep))
-
-
-@app.command()
-def conformance(
-    driver: Annotated[str, typer.Option(help="kvm, esxi or sim.")],
-    endpoint: Annotated[str, typer.Option(help="The host's address, as for hostRegister.")],
-    *,
-    username: Annotated[str | None, typer.Option(help="Who to sign in as.")] = None,
-    password_file: Annotated[Path | None, typer.Option(help="A file with the password.", exists=True)] = None,
-    ca_file: Annotated[Path | None, typer.Option(help="Authorities to trust, in PEM.", exists=True)] = None,
-    fingerprint: Annotated[str | None, typer.Option(help="SHA-256 of the host's own certificate, to pin it.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="An option of the driver, NAME=VALUE; repeat it.")] = None,
-    image: Annotated[Path | None, typer.Option(help="A bootable image (RAW, qcow2 or VMDK).", exists=True)] = None,
-    ready: Annotated[str | None, typer.Option(help="What its guest writes on the serial port when it is up.")] = None,
-    only: Annotated[str | None, typer.Option(help="Only checks with this text in the name, or of this area.")] = None,
-    seconds: Annotated[float, typer.Option(help="How long one verb may take.")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Try a host by the driver contract: makes things of its own there, and takes all of them away again."""
-    from rich.console import Console
-
-    from gateway.conformance import probe, table
-
-    pairs = dict(each.partition("=")[::2] for each in option or [])
-    if ca_file is not None:
-        pairs["ca_file"] = str(ca_file)
-    secret = password_file.read_text().strip() if password_file is not None else None
-    wish = probe.Wish(
-        driver, endpoint, pairs, username, secret, fingerprint, image, ready, only, seconds, state=_settings().state_dir
-    )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was made is then taken away on the way out
-    errors = Console(stderr=True)
-    with errors.status("probing") as status:
-        try:
-            told = probe.probe(wish, lambda each: status.update(f"{each.result.value}: {each.check}"))
-        except probe.NotProbed as error:
-            errors.print(f"[red]Not probed:[/] {error}", highlight=False)
-            raise typer.Exit(2) from None
-    if as_json:
-        typer.echo(table.text(told))
-    else:
-        table.show(told, Console())
-    raise typer.Exit(0 if told.good else 1)
 
 
 def main() -> None:
     """Entry point."""
-    app()
+    match sys.argv[1:]:
+        case ["serve"]:
+            from gateway import processes
+
+            processes.serve()
+        case ["worker"]:
+            from gateway import processes
+
+            processes.worker()
+        case _:
+            from gateway import commands
+
+            commands.app()

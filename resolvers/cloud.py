@@ -1,7 +1,5 @@
 """The cloud itself, for everyone: what version it is, and what its drivers can do."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version

@@ -7,8 +7,6 @@ detached or grown. Deleting such a server hands the machine back, it never destr
 the cloud only where the operator says so; such a port has the interface's own MAC address.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Any

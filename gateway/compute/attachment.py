@@ -2,8 +2,6 @@
 job plugs it in, and takes the promise back when that cannot be done.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import StringConstraints

@@ -6,9 +6,7 @@ its server is off, and stays as it is meanwhile (HELD); a running server's disk 
 captured. Putting a file into a volume needs nothing of its own: it is an image, and a volume made from that.
 """
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 from pydantic import model_validator
 from sqlmodel import Field, Session
@@ -49,7 +47,7 @@ class ImageCapture(Retryable):
     tags: list[Tag] = Field(default_factory=list, max_length=50, description="Words to find it by.")
 
     @model_validator(mode="after")
-    def _one_source(self) -> ImageCapture:
+    def _one_source(self) -> Self:
         if sum(each is not None for each in (self.volume_id, self.snapshot_id, self.server_id)) != 1:
             raise ValueError("give exactly one of volumeId, snapshotId and serverId")
         if self.format is ImageFormat.ISO:

@@ -6,8 +6,6 @@ ends with the session or key that asked for it, with its user, with the role, an
 with a ticket is told alike. The bytes themselves are not known here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import secrets
 from collections.abc import Collection

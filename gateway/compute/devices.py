@@ -4,8 +4,6 @@ Only what the machine looks like to its guest changes; id, disks, ports and addr
 root disk by something else than a device's name.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from sqlmodel import Field, Session

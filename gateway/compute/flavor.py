@@ -4,8 +4,6 @@ A flavor never changes after it was made, so a server's size is what its flavor 
 servers; those made with it keep showing it.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

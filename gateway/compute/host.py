@@ -5,8 +5,6 @@ update each, so two placements can never share the last gibibyte. Every change s
 placement learns what changed (gateway.compute.inventory).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime

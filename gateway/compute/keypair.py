@@ -2,8 +2,6 @@
 nowhere. Keypairs belong to users, not tenants.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

@@ -6,8 +6,6 @@ put back. ``host_id`` is always the *other* host: the one that holds room for th
 What happens on the hosts is in workers/compute/migrate.py and what follows it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum

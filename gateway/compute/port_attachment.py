@@ -5,9 +5,7 @@ A port that was made here goes when its server goes, like those made with the se
 to use its new interface: what DHCP does not tell, its owner does.
 """
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from sqlmodel import Session
@@ -46,7 +44,7 @@ class PortAttach(Retryable):
     )  # fmt: skip
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> PortAttach:
+    def _one_of_two(self) -> Self:
         if (self.network_id is None) == (self.port_id is None):
             raise ValueError("give networkId or portId, one of them")
         if self.port_id is not None and (self.fixed_ip or self.security_group_ids):

@@ -6,8 +6,6 @@ host, so there is nothing to confirm: the way back is another relocation. While 
 what the rows claim, the room on the host where the server is not: the new one before the move, the old one after it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -8,8 +8,6 @@ back any more, since a disk that grew never shrinks: so reverting loses nothing 
 metered is what the server has, from the moment it has it. What happens on hosts is in workers/compute/resizing.py.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum

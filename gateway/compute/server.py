@@ -5,8 +5,6 @@ one server queue up behind each other (``resource`` of their jobs); a server tha
 Creating is in gateway.compute.server_create; the states are in gateway.compute.server_state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any

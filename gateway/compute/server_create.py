@@ -5,10 +5,8 @@ The plan is the very same function, rolled back, followed by the same scheduler;
 happen.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import StringConstraints, field_validator, model_validator
 from sqlmodel import Field, Session
@@ -59,7 +57,7 @@ class ServerNetwork(Command):
     )
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> ServerNetwork:
+    def _one_of_two(self) -> Self:
         if (self.network_id is None) == (self.port_id is None):
             raise ValueError("give networkId or portId, one of them")
         if self.port_id is not None and (self.fixed_ip or self.security_group_ids):
@@ -75,7 +73,7 @@ class ServerVolume(Command):
     delete_with_server: bool = Field(default=False, description="Whether the new volume goes when the server goes.")
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> ServerVolume:
+    def _one_of_two(self) -> Self:
         if (self.volume_id is None) == (self.size_gib is None):
             raise ValueError("give volumeId or sizeGib, one of them")
         return self
@@ -117,7 +115,7 @@ class ServerCreate(Retryable):
         return value
 
     @model_validator(mode="after")
-    def _bootable(self) -> ServerCreate:
+    def _bootable(self) -> Self:
         if (self.image_id is None) == (self.boot_volume_id is None):
             raise ValueError("give imageId or bootVolumeId, one of them")
         single = self.boot_volume_id or any(n.port_id or n.fixed_ip for n in self.networks)

@@ -5,9 +5,7 @@ however many are placed at once: whoever places a member holds the group's row u
 never changes, and goes when it has no members; a server stays in its group for life.
 """
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from pydantic import model_validator
@@ -61,7 +59,7 @@ class ServerGroupCreate(Retryable):
     tenant_id: AnyId | None = Field(default=None, description="Whose it is; your only tenant by default.")
 
     @model_validator(mode="after")
-    def _fitting(self) -> ServerGroupCreate:
+    def _fitting(self) -> Self:
         if self.max_per_host != 1 and self.policy is not GroupPolicy.ANTI_AFFINITY:
             raise ValueError("maxPerHost goes with ANTI_AFFINITY only")
         return self

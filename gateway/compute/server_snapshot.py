@@ -6,8 +6,6 @@ each snapshot remembers them: its volumes are HELD, and who would change somethi
 What is asked for is in gateway/compute/snapshotting.py, which needs the server, which needs this.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -112,7 +110,7 @@ def of_server(session: Session, server_id: int) -> list[ServerSnapshot]:
 _HOLDS = col(ServerSnapshot.status) != ServerSnapshotStatus.ERROR
 
 
-def refuse(session: Session, server: Server, *path: str) -> None:
+def refuse(session: Session, server: "Server", *path: str) -> None:
     """Raise InUse, with its snapshots as blockers, for a server that has any."""
     if server.snapshot_count:
         held = select(ServerSnapshot).where(ServerSnapshot.server_id == server.id, _HOLDS)
@@ -121,7 +119,7 @@ def refuse(session: Session, server: Server, *path: str) -> None:
         raise InUse(message, path=path, blockers=[NOUN.public(each) for each in found])
 
 
-def recount(session: Session, server: Server) -> None:
+def recount(session: Session, server: "Server") -> None:
     """After a snapshot came or went: hold the server's volumes while there are any, and let them go with the last."""
     session.flush()
     count = select(func.count()).select_from(ServerSnapshot).where(ServerSnapshot.server_id == server.id, _HOLDS)

@@ -5,9 +5,7 @@ A snapshot is charged, and room is held for it on its host, as the most that it 
 the memory. What a server did since a snapshot is lost when it goes back, and nothing brings it back again.
 """
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from sqlmodel import Session, select
@@ -50,7 +48,7 @@ class ServerSnapshotCreate(Retryable):
     )
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> ServerSnapshotCreate:
+    def _one_of_two(self) -> Self:
         if self.with_memory and self.quiesce:
             raise ValueError("memory holds what the guest has not written down yet: ask for one of the two")
         return self

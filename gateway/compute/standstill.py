@@ -5,8 +5,6 @@ is off: its vCPUs and memory are not metered; its quota and its room on the host
 on.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

@@ -4,8 +4,6 @@ Invariant: the cloud always has an operator who may sign in; the last one can be
 Whoever is disabled, deleted or gets another password loses every session, but for the one that asked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ slow hash guards guessable passwords, which this is not). A key is worth at most
 so it weakens and ends with the membership and the user. A key can make no sessions, keys or passwords.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

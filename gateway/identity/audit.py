@@ -5,8 +5,6 @@ its own. Records are only ever added: the ORM refuses to change or delete one. S
 whose names say so are left out. An operator sees all records, a tenant's managers those of what happened in it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any

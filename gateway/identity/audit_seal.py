@@ -5,8 +5,6 @@ make none. Records are sealed shortly after they are committed, in the order in 
 waits for the chain. What the chain cannot show is that its end was cut off: keep :attr:`Verdict.newest` elsewhere.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ is ever tried. Every API process of a cloud shares the rows and the ``secret-key
 meets a key which it does not know yet looks once into the table. A replaced key verifies until its last token is over.
 """
 
-from __future__ import annotations
-
 import secrets
 import threading
 import time
@@ -112,7 +110,7 @@ class Keyring:
         self._load()
         return kid
 
-    def _named(self, token: Any) -> OctKey:
+    def _named(self, token: Any) -> "OctKey":
         kid = token.headers().get("kid")
         key = self._keys.get(kid) if isinstance(kid, str) else None
         if key is None and isinstance(kid, str) and time.monotonic() - self._looked_at > _LOOK_AGAIN_S:
@@ -143,7 +141,7 @@ class Keyring:
         return kid
 
 
-def _signing(secret: bytes) -> OctKey:
+def _signing(secret: bytes) -> "OctKey":
     from joserfc.jwk import OctKey
 
     return OctKey.import_key(secret)

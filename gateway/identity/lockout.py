@@ -6,8 +6,6 @@ a user exists. Counts are kept under a digest of the name and forgotten with tim
 each process's memory; it bounds work, the count bounds guesses.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Sequence
@@ -46,7 +44,7 @@ class Tries:
     """How often each client address tried to sign in within the last minute, in this process."""
 
     @cached_property
-    def _limiter(self) -> SlidingWindowCounterRateLimiter:
+    def _limiter(self) -> "SlidingWindowCounterRateLimiter":
         from limits.storage import MemoryStorage  # with the first who signs in: a start, or a worker, counts nobody
         from limits.strategies import SlidingWindowCounterRateLimiter
 

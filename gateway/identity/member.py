@@ -3,7 +3,7 @@
 Invariant: nobody gives or takes a role above their own. Whoever leaves loses the API keys they had there.
 """
 
-from __future__ import annotations
+from typing import Self
 
 from pydantic import ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
@@ -31,7 +31,7 @@ class UserBy(Command):
     name: str | None = Field(default=None, max_length=255, description="By the exact name they sign in with.")
 
     @model_validator(mode="after")
-    def _one(self) -> UserBy:
+    def _one(self) -> Self:
         if (self.id is None) == (self.name is None):
             raise ValueError("give exactly one of id and name")
         return self

@@ -5,8 +5,6 @@ finds the queue full is refused instead of holding a thread. Unknown names are v
 they cost the same. A hash of weaker parameters is renewed at the next successful sign-in.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@
 parallel creates can never pass the limit and a failed create never keeps its share. -1 means no limit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any

@@ -9,8 +9,6 @@ Invariant: nothing is remembered on trust for longer than ``TRUSTED_S`` after a 
 database that cannot be asked keeps nobody in. Nothing is decided here: :mod:`gateway.identity.authentication` fills it.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from typing import Any

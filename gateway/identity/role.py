@@ -3,8 +3,6 @@
 Everybody in a tenant sees all its memberships. Not here: giving and taking them (:mod:`gateway.identity.member`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import sqlalchemy as sa

@@ -5,8 +5,6 @@ anywhere, so a revoked session, a disabled user or a taken role acts within a se
 make no session. Not here: recognising a token (:mod:`gateway.identity.authentication`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any

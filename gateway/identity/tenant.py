@@ -5,8 +5,6 @@ any more; its name is free again. Services that give each new tenant something (
 such a thing away put a function into :data:`on_create` or :data:`on_delete`: presence is registration.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any

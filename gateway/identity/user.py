@@ -5,8 +5,6 @@ what it did must stay attributable, but neither password nor personal data. An o
 themselves and those they share a tenant with. Not here: what ends with a user (:mod:`gateway.identity.account`).
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated, Any
 

@@ -9,8 +9,6 @@ among IMAGES), and changes in one transaction with the quota. A deleted image wh
 never shown again, and goes when nothing refers to it.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from enum import StrEnum
 from typing import Any

@@ -4,8 +4,6 @@ An image's file never changes. Deleting is a promise kept by a job: the image ta
 and volumes made from it keep working, and whatever job was at work on it is asked to stop first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Both take their quota in the mutation's own transaction, by the declared size if
 by a job (workers.image). Nothing is read or fetched here.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import StringConstraints, field_validator

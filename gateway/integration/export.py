@@ -6,13 +6,11 @@ that names one export and dies with it. A day after it was written the export is
 kept in a row.
 """
 
-from __future__ import annotations
-
 import hashlib
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
@@ -102,7 +100,7 @@ class BulkExport(Retryable):
     )
 
     @model_validator(mode="after")
-    def _period(self) -> BulkExport:
+    def _period(self) -> Self:
         if self.kind is ExportKind.INVENTORY and (self.start or self.end):
             raise ValueError("an inventory is of now: it has no period")
         if self.kind is ExportKind.USAGE and self.start is None:

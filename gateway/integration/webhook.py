@@ -7,8 +7,6 @@ and kept sealed. A delivery carries what happened and to what, never the object:
 with rights of their own. Sending is the workers' business (workers/integration/webhook.py).
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import secrets

@@ -7,13 +7,11 @@ therefore reads only below the oldest transaction still running in this database
 writer, and its transaction number is always 0.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -43,7 +41,7 @@ class Cursor(NamedTuple):
         return base64.urlsafe_b64encode(f"{self.transaction}:{self.id}".encode()).decode().rstrip("=")
 
     @classmethod
-    def decode(cls, text: str) -> Cursor:
+    def decode(cls, text: str) -> Self:
         """The cursor of a client. Raises Invalid."""
         try:
             left, _, right = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(":")

@@ -5,8 +5,6 @@ again by :meth:`Database.run`, and finds the other's answer. A refused mutation 
 Answers are kept as ids (secrets never) and forgotten after 24 hours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -9,8 +9,6 @@ that failed for good) steps out of that queue: it is shown, and retried by comma
 before they can be seen, so those who join a queue, and those who take from it, hold the resource's advisory lock.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta

@@ -2,8 +2,6 @@
 workers look at the same time, one does it.
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa

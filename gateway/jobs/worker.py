@@ -9,8 +9,6 @@ has shown itself again. Two may visit a host at once for a moment, while one has
 them; what visits do is harmless when done twice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache

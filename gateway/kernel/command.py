@@ -4,8 +4,6 @@ carries it out; the GraphQL input type is generated from it, so a field, its bou
 Absent and null differ: an update changes only the fields in ``model_fields_set``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any
 

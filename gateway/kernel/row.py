@@ -7,8 +7,6 @@ and :meth:`gateway.kernel.db.Database.run` tries again on fresh rows. So every c
 Tables carry no ORM relationships; JSON columns are reassigned, never changed in place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum

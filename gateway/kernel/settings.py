@@ -2,8 +2,6 @@
 ``STRATOGRAPH_CONFIG``, then defaults. A misspelt name is refused, in the file and in the environment alike.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated, Any

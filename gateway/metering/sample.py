@@ -5,8 +5,6 @@ started anew and the new total itself is the difference. A rollup of an hour is 
 that inserts a sample, so it always equals a recomputation. Raw samples are kept for two days, rollups for 400.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta

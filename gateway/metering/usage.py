@@ -4,8 +4,6 @@ Each change of what a tenant holds closes one interval and opens the next, in th
 of a period is the sum of amount times overlap; nothing is sampled and nothing can be lost by a collector.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ units of work never see the same range, and the unique key on (subnet, position)
 address's offset in its subnet (for IPv6 minus 2^63, so that a /64 fits 64 bits with its order).
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ it is being taken away from a host, nothing new is made there until that is over
 told (workers/network/network.py) and subnets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache, lru_cache

@@ -6,8 +6,6 @@ where it is, or is about to be, realised: recorded before a host is asked. Serve
 the functions here (gateway/compute); what a host is told is in workers/network/port.py.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

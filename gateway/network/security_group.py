@@ -5,8 +5,6 @@ A group can go when no port is in it and no other group's rule names it. Not her
 (gateway/network/security_group_rule.py) and what membership means (gateway/network/membership.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any

@@ -5,10 +5,8 @@ applied to the ports it concerns by the job ``security_group.apply``. The table 
 (gateway/network/security_group.py).
 """
 
-from __future__ import annotations
-
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, Self
 
 from pydantic import model_validator
 from sqlmodel import Field, Session
@@ -43,7 +41,7 @@ class SecurityGroupRuleAdd(Retryable):
     description: Text = Field(default="", max_length=255, description="What it is for.")
 
     @model_validator(mode="after")
-    def _sense(self) -> SecurityGroupRuleAdd:
+    def _sense(self) -> Self:
         if self.remote_cidr is not None and self.remote_group_id is not None:
             raise ValueError("give remoteCidr or remoteGroupId, not both")
         if self.remote_cidr is not None and ip_network(self.remote_cidr).version != self.ether_type.version:

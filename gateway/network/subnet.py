@@ -7,11 +7,9 @@ Changing a network's subnets re-applies it to its hosts by a job. Not here: givi
 addresses out (gateway/network/address.py).
 """
 
-from __future__ import annotations
-
 import itertools
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import sqlalchemy as sa
 from pydantic import AfterValidator, StringConstraints, model_validator
@@ -123,7 +121,7 @@ class SubnetCreate(Retryable):
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> SubnetCreate:
+    def _fits(self) -> Self:
         least, most = _LENGTHS[ip_network(self.cidr).version]
         if not least <= ip_network(self.cidr).prefixlen <= most:
             raise ValueError(f"a range of its kind is from /{least} to /{most}")

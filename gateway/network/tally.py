@@ -4,8 +4,6 @@ Kept beside the ports and changed in the same units of work (gateway/network/mem
 would cost more with each server that is there. Whoever changes one holds its row until the unit of work ends.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

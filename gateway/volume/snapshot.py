@@ -1,7 +1,5 @@
 """Snapshots: point-in-time copies of volumes. A snapshot is whole in itself: deleting its volume leaves it usable."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Taking snapshots. It stands apart from the noun because it needs the volume, which needs the snapshot."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sqlmodel import Field, Session

@@ -4,10 +4,8 @@
 the mutation's own transaction, and the job moves it on. A volume lies on one host and can be attached to servers there.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import sqlalchemy as sa
 from pydantic import StringConstraints, model_validator
@@ -180,7 +178,7 @@ class VolumeCreate(Retryable):
     tags: list[Tag] = Field(default_factory=list, max_length=50, description="Words to find it by.")
 
     @model_validator(mode="after")
-    def _one_source(self) -> VolumeCreate:
+    def _one_source(self) -> Self:
         if self.image_id is not None and self.snapshot_id is not None:
             raise ValueError("give imageId or snapshotId, not both")
         if self.size_gib is None and self.image_id is None and self.snapshot_id is None:

@@ -1,7 +1,5 @@
 """Machines that others made, in the graph: looking at them, live, and adopting one. For operators."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Annotated, Any
 

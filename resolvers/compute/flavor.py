@@ -1,7 +1,5 @@
 """Flavors in the graph."""
 
-from __future__ import annotations
-
 from gateway.compute import flavor
 from gateway.kernel.access import Need
 from gateway.kernel.money import shown

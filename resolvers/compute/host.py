@@ -1,7 +1,5 @@
 """Hosts in the graph, for operators."""
 
-from __future__ import annotations
-
 import strawberry
 
 from gateway.compute import host

@@ -1,7 +1,5 @@
 """Keypairs in the graph."""
 
-from __future__ import annotations
-
 import strawberry
 
 from gateway.compute import keypair

@@ -1,7 +1,5 @@
 """Moves of servers in the graph: the record, the plan, and the three commands."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID

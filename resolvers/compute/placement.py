@@ -1,7 +1,5 @@
 """Placement in the graph: why there, why not elsewhere; and the plan of a server before it is made."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Annotated, Any
 

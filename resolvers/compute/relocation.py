@@ -1,7 +1,5 @@
 """Moves of servers within their pool, in the graph."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Sizes of servers in the graph: the record of each change, the plan, and the three commands."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Annotated, Any
 

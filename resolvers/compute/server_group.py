@@ -1,7 +1,5 @@
 """Server groups in the graph."""
 
-from __future__ import annotations
-
 import strawberry
 
 from gateway.compute import server, server_group

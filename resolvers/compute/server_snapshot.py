@@ -1,7 +1,5 @@
 """Server snapshots in the graph."""
 
-from __future__ import annotations
-
 from gateway.compute import server, server_snapshot, snapshotting
 from gateway.identity import tenant
 from gateway.jobs import job

@@ -1,7 +1,5 @@
 """API keys in the graph."""
 
-from __future__ import annotations
-
 from gateway.identity import api_key, tenant, user
 from gateway.kernel.access import Need
 from resolvers.kernel.graph import Node, column, edge, node

@@ -1,7 +1,5 @@
 """The audit trail in the graph."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import strawberry

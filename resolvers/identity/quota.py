@@ -1,7 +1,5 @@
 """Quotas in the graph."""
 
-from __future__ import annotations
-
 from gateway.identity import quota
 from gateway.kernel.access import Need
 from resolvers.kernel.graph import Node, column, node

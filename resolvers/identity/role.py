@@ -1,7 +1,5 @@
 """Memberships in the graph."""
 
-from __future__ import annotations
-
 from gateway.identity import member, role, tenant, user
 from gateway.kernel.access import Need
 from resolvers.kernel.graph import Node, column, edge, node

@@ -1,7 +1,5 @@
 """Sessions in the graph."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from gateway.identity import session, user

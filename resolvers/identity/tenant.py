@@ -1,7 +1,5 @@
 """Tenants in the graph."""
 
-from __future__ import annotations
-
 from gateway.identity import api_key, quota, role, tenant
 from gateway.kernel.access import Need
 from resolvers.kernel.connections import Listing, connection_query

@@ -1,7 +1,5 @@
 """Users in the graph."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

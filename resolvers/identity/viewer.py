@@ -1,7 +1,5 @@
 """Who asks, as the caller sees it: ``viewer``. Not a noun: it has no id, and it is never anybody else."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Images in the graph."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Events and pushed objects in the graph: the log from a cursor, and single objects as they change."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
 from contextlib import aclosing
 from dataclasses import dataclass, replace

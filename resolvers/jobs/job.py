@@ -1,7 +1,5 @@
 """Jobs in the graph: what is being done, step by step, and how it ended."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 

@@ -2,8 +2,6 @@
 asked for. One declaration gives the connection, edge, order and filter types and the root field.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum

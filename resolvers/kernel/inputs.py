@@ -3,8 +3,6 @@
 Absent fields stay absent (``UNSET`` never reaches the command), so an update tells "unchanged" from "null = cleared".
 """
 
-from __future__ import annotations
-
 import decimal
 import types
 import typing

@@ -1,7 +1,5 @@
 """``node`` and ``nodes``: any object by its id alone."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from typing import Annotated, Any
 from uuid import UUID

@@ -3,8 +3,6 @@
 A client that knows only ``{ code message path }`` sees every refusal; one that knows the kind sees its data.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import strawberry

@@ -5,8 +5,6 @@ it is the same for all: check the need, parse, look the idempotency key up, one 
 ones too), and refusals as data. A root field that is not declared here does not exist.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Samples in the graph: a server's newest reading, and its hours."""
 
-from __future__ import annotations
-
 import strawberry
 
 from gateway.metering import sample

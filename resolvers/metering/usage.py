@@ -1,10 +1,8 @@
 """Usage in the graph: exact amounts over a period, from intervals."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import strawberry
 from pydantic import Field, model_validator
@@ -36,7 +34,7 @@ class Usage(Command):
     end: datetime = Field(description="Until just before this moment; what lies ahead counts nothing.")
 
     @model_validator(mode="after")
-    def _forwards(self) -> Usage:
+    def _forwards(self) -> Self:
         if self.end <= self.start:
             raise ValueError("the period ends before it begins")
         return self

@@ -1,7 +1,5 @@
 """Networks in the graph."""
 
-from __future__ import annotations
-
 import strawberry
 
 from gateway.identity import tenant

@@ -1,7 +1,5 @@
 """Ports in the graph."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import strawberry
@@ -60,7 +58,7 @@ class Port(Node):
     @strawberry.field(description="Its security groups, at most 10; none when port security is off.")
     async def security_groups(
         self, info: Info
-    ) -> list[Annotated["SecurityGroup", strawberry.lazy("resolvers.network.security_group")]]:  # type: ignore[name-defined]  # noqa: F821, UP037 - found by strawberry
+    ) -> list[Annotated["SecurityGroup", strawberry.lazy("resolvers.network.security_group")]]:  # type: ignore[name-defined]  # noqa: F821 - found by strawberry
         """The groups."""
         context: Context = info.context
         found = await context.batch(("port", "groups"), membership.of_ports).load(self.row.id)

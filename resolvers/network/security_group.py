@@ -1,7 +1,5 @@
 """Security groups and their rules in the graph."""
 
-from __future__ import annotations
-
 import strawberry
 
 from gateway.identity import tenant

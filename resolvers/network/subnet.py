@@ -1,7 +1,5 @@
 """Subnets in the graph."""
 
-from __future__ import annotations
-
 import strawberry
 from strawberry.types import Info
 

@@ -1,7 +1,5 @@
 """Snapshots in the graph."""
 
-from __future__ import annotations
-
 from gateway.identity import tenant
 from gateway.jobs import job
 from gateway.kernel.access import Need

@@ -1,7 +1,5 @@
 """Volumes in the graph."""
 
-from __future__ import annotations
-
 from gateway.compute import attachment, server
 from gateway.identity import tenant
 from gateway.image import image

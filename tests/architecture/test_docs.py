@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from drivers.api import Capability
 from gateway import documents
-from gateway.cli import app
+from gateway.commands import app
 from gateway.kernel.settings import CONFIG, OF_THE_CLIENT, PREFIX, Settings
 from resolvers.schema import sdl
 from resolvers.transport.limits import Limits

@@ -17,11 +17,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, SQLModel, col, select
 
-from gateway.app import open_database
 from gateway.compute.flavor import Flavor
 from gateway.compute.host import Host, HostStatus, Hypervisor
 from gateway.compute.server import Server
 from gateway.compute.server_state import Observed, Phase, ServerStatus
+from gateway.database import open_database
 from gateway.identity.password import Passwords
 from gateway.identity.quota import Quota, Resource
 from gateway.identity.role import Membership

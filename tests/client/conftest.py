@@ -15,10 +15,10 @@ from typing import Any, Final
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
 from gateway.client import Client
 from gateway.client.commands.documents import every
 from gateway.client.stream import Stream
+from gateway.commands import app
 from tests.end_to_end.processes import PASSWORD, Cloud, cloud
 from tests.end_to_end.scene import Scene, small_disk
 

@@ -211,7 +211,7 @@ def test_the_program_itself(signed_in: Terminal) -> None:
 
 def test_help_loads_neither_http_nor_a_database() -> None:
     program = (
-        "import sys, gateway.cli\n"
+        "import sys, gateway.commands\n"
         "print([each for each in ('httpx2', 'websockets', 'pydantic', 'sqlalchemy', 'strawberry', 'graphql', 'rich')"
         " if each in sys.modules])"
     )
