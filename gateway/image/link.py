@@ -8,7 +8,6 @@ link while it is ACTIVE. What is done with the data is told by ``reception``.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -24,7 +23,6 @@ from gateway.image.signed_url import SigningKeys
 from gateway.kernel import clock
 from gateway.kernel.access import Role, Subject
 from gateway.kernel.clock import Informed
-from gateway.kernel.secretbox import Sealed
 
 UPLOAD_LASTS: Final = timedelta(hours=6)
 DOWNLOAD_LASTS: Final = timedelta(hours=1)
@@ -96,7 +94,4 @@ def _signed(known: Informed, subject: Subject, image: Image, use: Use, expires_a
 
 
 def _keys(known: Informed) -> SigningKeys:
-    box: Sealed = known.info["sealed"]
-    secrets = box.derive_all(_PURPOSE)
-    named = {hashlib.sha256(secret).hexdigest()[:8]: secret for secret in secrets}
-    return SigningKeys(named, hashlib.sha256(secrets[0]).hexdigest()[:8])
+    return signed_url.keys_of(known.info["sealed"], _PURPOSE)

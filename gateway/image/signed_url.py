@@ -18,8 +18,11 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
+
+from gateway.kernel.secretbox import Sealed
 
 Claims = Mapping[str, str | int]
 
@@ -31,6 +34,7 @@ _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _METHODS: Final = re.compile(r"[A-Z]{1,16}(?:,[A-Z]{1,16}){0,7}")
 _SECONDS: Final = re.compile(r"\d{1,12}")
 _MAX_EXPIRES: Final = 10**12 - 1
+_claimed: Final = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode
 
 
 class SignatureProblem(StrEnum):
@@ -69,6 +73,14 @@ class SigningKeys:
         return f"SigningKeys(current={self.current!r}, ids={sorted(self.secrets)!r})"
 
 
+@lru_cache(maxsize=64)
+def keys_of(box: Sealed, purpose: str) -> SigningKeys:
+    """The keys that a box derives for one purpose, a constant of the program: a page has many links."""
+    secrets = box.derive_all(purpose)
+    named = {hashlib.sha256(secret).hexdigest()[:8]: secret for secret in secrets}
+    return SigningKeys(named, hashlib.sha256(secrets[0]).hexdigest()[:8])
+
+
 def sign(keys: SigningKeys, methods: Collection[str], path: str, expires_at: int, claims: Claims | None = None) -> str:
     """The query string that permits ``methods`` on ``path`` before ``expires_at`` (epoch seconds).
 
@@ -81,14 +93,16 @@ def sign(keys: SigningKeys, methods: Collection[str], path: str, expires_at: int
     listed = ",".join(sorted(set(methods)))
     if not _METHODS.fullmatch(listed) or not path.startswith("/") or not 0 <= expires_at <= _MAX_EXPIRES:
         raise ValueError("methods are upper-case words, a path begins with a slash, expiry is in epoch seconds")
-    text = json.dumps(dict(claims or {}), separators=(",", ":"), sort_keys=True, ensure_ascii=True)
+    text = _claimed(dict(claims or {}))
     fields = {
         "kid": keys.current,
         "methods": listed,
         "expires": str(expires_at),
         "claims": base64.urlsafe_b64encode(text.encode("ascii")).decode("ascii").rstrip("="),
     }
-    query = urlencode({**fields, "signature": _signature(keys.secrets[keys.current], path, fields)})
+    signature = _signature(keys.secrets[keys.current], path, fields)
+    query = "&".join([f"{name}={value}" for name, value in fields.items()]).replace(",", "%2C")
+    query = f"{query}&signature={signature}"  # nothing else in it needs an escape: its shapes are checked above
     if len(query) > MAX_QUERY_CHARACTERS:
         raise ValueError("the claims are too long for a URL")
     return query

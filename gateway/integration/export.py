@@ -6,7 +6,6 @@ that names one export and dies with it. A day after it was written the export is
 kept in a row.
 """
 
-import hashlib
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -30,7 +29,6 @@ from gateway.kernel.command import AnyId, Command, Retryable
 from gateway.kernel.errors import Conflict, InvalidState, NotFound
 from gateway.kernel.noun import Noun, register
 from gateway.kernel.row import Row
-from gateway.kernel.secretbox import Sealed
 
 KEPT: Final = timedelta(hours=24)
 MOST_OF_A_TENANT: Final = 20
@@ -204,10 +202,7 @@ def permitted(session: Session, method: str, public_id: str, query: str) -> Expo
 
 
 def _keys(known: Informed) -> SigningKeys:
-    box: Sealed = known.info["sealed"]
-    secrets = box.derive_all(_PURPOSE)
-    named = {hashlib.sha256(secret).hexdigest()[:8]: secret for secret in secrets}
-    return SigningKeys(named, hashlib.sha256(secrets[0]).hexdigest()[:8])
+    return signed_url.keys_of(known.info["sealed"], _PURPOSE)
 
 
 # ------------------------------------------------------------------------------------------------ for the workers

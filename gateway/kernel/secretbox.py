@@ -24,7 +24,6 @@ class Sealed:
     def __init__(self, keys: list[bytes]) -> None:
         self._keys = tuple(keys)
         self._fernet = MultiFernet([Fernet(key) for key in keys])
-        self._derived: dict[str, list[bytes]] = {}
         self._oldest = hashlib.sha256(b"fingerprint" + keys[-1]).digest()
 
     def seal(self, text: str) -> str:
@@ -47,14 +46,8 @@ class Sealed:
         return self.derive_all(purpose)[0]
 
     def derive_all(self, purpose: str) -> list[bytes]:
-        """What :meth:`derive` gives, of every key, newest first: older ones still verify what they signed. A purpose
-        is a constant of the program, never anything that was sent: what was derived is kept.
-        """
-        found = self._derived.get(purpose)
-        if found is None:
-            found = [HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key) for key in self._keys]
-            self._derived[purpose] = found
-        return found
+        """What :meth:`derive` gives, of every key, newest first: older ones still verify what they signed."""
+        return [HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(key) for key in self._keys]
 
 
 def load(state_dir: Path) -> Sealed:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MethodType
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from graphql import (
@@ -31,6 +31,8 @@ from gateway.kernel import ids
 from gateway.reads.errors import NotAsPromised
 from gateway.reads.tree import Fill
 from resolvers.planner.selection import Selection, Unplanned, strawberry_field
+
+_encoded: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 Show = Callable[[Any], Any]
 Read = Callable[[Any], Any]
@@ -84,7 +86,7 @@ def _knowing(table: type[Any], names: tuple[str, ...]) -> Callable[[list[Any]], 
 
 def printed(value: Any) -> bytes:
     """JSON as the ordinary encoder prints it."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _encoded(value).encode("ascii")
 
 
 def _parser(kind: Any) -> Read:

@@ -102,3 +102,11 @@ def test_weak_keys_are_refused_and_never_shown() -> None:
         with pytest.raises(ValueError, match="key"):
             SigningKeys(secrets, current)
     assert "111" not in repr(KEYS)
+
+
+@given(st.dictionaries(st.text(max_size=20), st.text(max_size=40) | st.integers(), max_size=4))
+def test_the_query_is_escaped(claims: dict[str, str | int]) -> None:
+    """As any library would."""
+    query = sign(KEYS, ("GET", "HEAD"), "/x", 2_000, claims)
+    assert urlencode(parse_qsl(query, strict_parsing=True)) == query
+    assert verify(KEYS, "GET", "/x", query, 1_000) == claims
