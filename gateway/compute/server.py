@@ -323,7 +323,8 @@ def observe(session: Session, server: Server, observed: Observed, reason: str | 
     if server.observed is observed and server.status is status(server.phase, observed):
         return
     server.observed = observed
-    if observed is Observed.RUNNING and server.launched_at is None:
+    never = server.launched_at is None
+    if observed is Observed.RUNNING and never:
         server.launched_at = clock.now(session)
     if server.phase is not Phase.FAILED:
         unasked = server.phase is Phase.READY and observed is Observed.OFF and server.wanted is Wanted.ON
@@ -331,7 +332,7 @@ def observe(session: Session, server: Server, observed: Observed, reason: str | 
     server.status = status(server.phase, observed)
     if observed is Observed.RUNNING:
         running = {Metered.VCPU: server.vcpus, Metered.RAM_MIB: server.ram_mib}
-        usage.held(session, server.tenant_id, server.uid, running)
+        (usage.made if never else usage.held)(session, server.tenant_id, server.uid, running)
     elif observed is not Observed.UNKNOWN:
         usage.closed(session, server.uid, Metered.VCPU, Metered.RAM_MIB)
 

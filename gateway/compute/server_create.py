@@ -6,7 +6,7 @@ happen.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import StringConstraints, field_validator, model_validator
 from sqlmodel import Field, Session
@@ -34,6 +34,7 @@ from gateway.metering import usage
 from gateway.metering.usage import Metered
 from gateway.network import network as networks
 from gateway.network import port as ports
+from gateway.network.port import Port
 from gateway.volume import volume as volumes
 from gateway.volume.volume import Volume, VolumeStatus
 
@@ -284,8 +285,17 @@ def _own_volume(session: Session, subject: Subject, public_id: str, server: Serv
 # ------------------------------------------------------------------------------------------------ placement
 
 
-def request(session: Session, server: Server, avoid: frozenset[int] = frozenset()) -> tuple[Request, Amount]:
-    """What placement has to find for a server, and what it takes of the host."""
+class Asked(NamedTuple):
+    """What placement has to find for a server, and what it takes of the host; the rows that say so."""
+
+    request: Request
+    amount: Amount
+    volumes: list[Volume]
+    ports: list[Port]
+
+
+def request(session: Session, server: Server, avoid: frozenset[int] = frozenset()) -> Asked:
+    """What is asked of placement for a server."""
     held = volumes.of_server(session, server.id)
     fresh = sum(v.size_gib for v in held if v.status is VolumeStatus.CREATING)
     where = [v.host_id for v in held if v.host_id is not None and v.status is not VolumeStatus.CREATING]
@@ -307,7 +317,7 @@ def request(session: Session, server: Server, avoid: frozenset[int] = frozenset(
         avoid=avoid,
         together=server_group.together(session, server),
     )
-    return wanted, amount
+    return Asked(wanted, amount, held, connected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,8 +337,7 @@ def plan(session: Session, subject: Subject, command: ServerCreate) -> Plan:
     """Create, look at what came of it, and leave it to the caller to roll back."""
     made = _create(session, subject, command)
     server = made[0][0]
-    wanted, _amount = request(session, server)
-    decision = placing.explain(session, wanted)
+    decision = placing.explain(session, request(session, server).request)
     held = quota.left(session, server.tenant_id)
     for each in held.values():
         session.refresh(each)

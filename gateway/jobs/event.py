@@ -23,7 +23,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 from gateway.kernel import clock, noun, saving
 from gateway.kernel.access import Subject, within
 from gateway.kernel.errors import Invalid
-from gateway.kernel.prepared import Prepared, Rows
+from gateway.kernel.prepared import Inserted, Prepared, Rows
 from gateway.kernel.row import Json, Key, Row, Uid
 
 RETENTION = timedelta(days=7)
@@ -201,7 +201,7 @@ def prune(session: Session) -> int:
 
 _QUIET = frozenset({"version", "updated_at"})
 _WRITTEN = ("at", "kind", "noun", "object_uid", "tenant_id", "version", "changed")
-_INSERT = Prepared(sa.insert(Event).values({name: sa.bindparam(name) for name in _WRITTEN}).inline())
+_INSERT = Inserted(Event.__table__, _WRITTEN)  # type: ignore[attr-defined]  # every table model has one
 """Events are written past the unit of work: nobody needs them as objects."""
 
 

@@ -152,6 +152,38 @@ class Prepared:
         return connection, compiled
 
 
+class Inserted:
+    """Rows of a table, written past the unit of work: a few of them by one statement, in their order. ``names`` are the
+    columns that are given, each for every row; none of the others may need a value.
+    """
+
+    def __init__(self, table: sa.Table, names: Sequence[str]) -> None:
+        self._columns = table.columns
+        self._insert = sa.insert(table).inline()
+        self._names = tuple(names)
+        self._of: dict[int, Prepared] = {}
+
+    def each(self, session: OrmSession | sa.Connection, given: Sequence[Values]) -> None:
+        """Write these rows."""
+        if len(given) > _FEW:
+            self._prepared(1).each(session, [self._bound([row]) for row in given])
+        elif given:
+            self._prepared(len(given)).run(session, **self._bound(given))
+
+    def _bound(self, given: Sequence[Values]) -> dict[str, Any]:
+        return {f"{name}_{at}": row[name] for at, row in enumerate(given) for name in self._names}
+
+    def _prepared(self, count: int) -> Prepared:
+        found = self._of.get(count)
+        if found is None:
+            rows = [
+                {name: sa.bindparam(f"{name}_{at}", type_=self._columns[name].type) for name in self._names}
+                for at in range(count)
+            ]
+            found = self._of[count] = Prepared(self._insert.values(rows if count > 1 else rows[0]))
+        return found
+
+
 def _send(connection: Any, compiled: _Compiled, parameters: Any, *, many: bool = False) -> Any:
     """Run a statement on the connection's driver, told to listeners, with SQLAlchemy's errors and what follows from
     them for the connection; the cursor, or what stands for it.

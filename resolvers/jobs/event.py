@@ -81,7 +81,7 @@ class Event:
         context: Context = info.context
         noun = nouns.BY_PREFIX[self.entry.noun]
         found = await context.batch(
-            ("event", noun.prefix), lambda session, uids: noun.find(session, context.subject, uids)
+            ("event", noun.prefix), lambda session, uids: noun.find(session, context.subject, uids), single=True
         ).load(self.entry.object_uid)
         return wrap(found)
 

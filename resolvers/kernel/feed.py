@@ -193,7 +193,9 @@ class Feed:
                 subscriber.overflown = True
                 subscriber.ready.set()
         while True:
-            found, held_back = await on_thread(self._reader(self._cursor))
+            look = self._reader(self._cursor)
+            # On SQLite it takes less than handing it to a thread would, and waits for nobody.
+            found, held_back = look() if self._db.sqlite else await on_thread(look)
             for event in found:
                 for subscriber in self._subscribers.of(event):
                     subscriber.put(event)

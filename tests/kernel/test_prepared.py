@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,8 @@ from sqlmodel import Session, col, select
 
 from gateway.compute.flavor import Flavor
 from gateway.compute.host import Host, HostStatus, Hypervisor
-from gateway.kernel.prepared import Prepared, Rows, get
+from gateway.jobs.event import Event
+from gateway.kernel.prepared import Inserted, Prepared, Rows, get
 from tests.world import World
 
 SEEN = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
@@ -92,3 +94,18 @@ def test_statements_are_part_of_the_unit_of_work(world: World) -> None:
         assert {each.name for each in session.exec(select(Flavor))} == {"'; drop table flavor; --", "b"}
     with pytest.raises(KeyError):
         world.db.run(lambda session: RENAME.run(session, key=1))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8, 9, 30])
+def test_rows_are_inserted_in_their_order_whether_by_one_statement_or_many(world: World, count: int) -> None:
+    names = ("at", "kind", "noun", "object_uid", "tenant_id", "version", "changed")
+    insert = Inserted(Event.__table__, names)  # type: ignore[attr-defined]  # every table model has one
+    given = [
+        {"at": SEEN + timedelta(seconds=at), "kind": "flavor.changed", "noun": "flavor", "object_uid": UUID(int=at),
+         "tenant_id": None, "version": at, "changed": ["name", "é"]} for at in range(count)
+    ]  # fmt: skip
+    world.db.run(lambda session: insert.each(session, given))
+    with world.db.read() as session:
+        ours = sa.and_(col(Event.at) >= SEEN, col(Event.at) < SEEN + timedelta(minutes=1))
+        found = session.exec(select(Event).where(ours).order_by(col(Event.id))).all()
+        assert [{name: getattr(each, name) for name in names} for each in found] == given

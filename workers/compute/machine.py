@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from sqlmodel import Session
@@ -19,24 +20,32 @@ from gateway.network import address, subnet
 from gateway.network import port as ports
 from gateway.network.network import Network
 from gateway.volume import volume as volumes
+from gateway.volume.volume import Volume
 from workers.compute.seed import FirstBoot, Interface, build, hostname
 
 R = TypeVar("R", bound=Row)
 
 
 def spec(
-    session: Session, server: Server, *, host_id: int | None = None, devices: machine_model.Devices | None = None
+    session: Session,
+    server: Server,
+    *,
+    host_id: int | None = None,
+    devices: machine_model.Devices | None = None,
+    held: Sequence[Volume] | None = None,
+    connected: Sequence[ports.Port] | None = None,
 ) -> MachineSpec:
     """The machine of a server, whole: root disk or boot volume first, data volumes by device, NICs in order; for its
     own host and with its own devices unless others are named. An adopted one is told nothing at a first boot, which it
-    had long ago.
+    had long ago. ``held`` and ``connected`` are its volumes and ports, if they were read already.
     """
-    held = volumes.of_server(session, server.id)
+    held = volumes.of_server(session, server.id) if held is None else held
+    connected = ports.of_server(session, server.id) if connected is None else connected
     disks = [DiskSpec(volume.uid, volume.device or "") for volume in held]
     if server.root_uid is not None:
         disks.insert(0, DiskSpec(server.root_uid, "vda"))
     promised = ports.PortStatus.ATTACHING  # not on the host yet: its own job brings it there and plugs it in
-    attached = [port for port in ports.of_server(session, server.id) if port.status is not promised]
+    attached = [port for port in connected if port.status is not promised]
     nics = tuple(NicSpec(port.uid, _there(session, Network, port.network_id).uid, port.mac) for port in attached)
     public = servers.NOUN.public(server)
     tenant = _there(session, Tenant, server.tenant_id)

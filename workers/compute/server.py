@@ -83,8 +83,9 @@ def _host(run: Run) -> int:
 def _place(run: Run) -> Change:
     def change(session: Session, job: Job) -> None:
         server = _server(session, job)
-        wanted, amount = server_create.request(session, server, frozenset(run.avoid))
-        host = placing.place(session, wanted, amount, "server")
+        asked = server_create.request(session, server, frozenset(run.avoid))
+        amount = asked.amount
+        host = placing.place(session, asked.request, amount, "server")
         if host is None:
             raise Transient("other servers took the room first")
         server.host_id = host.id
@@ -92,10 +93,9 @@ def _place(run: Run) -> Change:
         for volume in _fresh(session, job):
             volume.host_id = host.id  # its room is claimed with the server's
         job.memory = {**job.memory, "host_id": host.id, "amount": [amount.vcpus, amount.ram_mib, amount.disk_gib]}
-        run.known["server"] = server
-        run.known["ports"] = mine = ports.of_server(session, server.id)
-        if mine:
-            ports.place(session, [port.id for port in mine], host.id)
+        run.known.update(server=server, ports=asked.ports, volumes=asked.volumes)
+        if asked.ports:
+            ports.place(session, [port.id for port in asked.ports], host.id)
 
     run.say("A host was chosen and its room claimed.")
     return change
@@ -205,7 +205,7 @@ def _drop_disks(run: Run) -> Change | None:
 
 def _machine(run: Run) -> Change | None:
     with run.read() as session:
-        wanted = spec(session, _facts(run))
+        wanted = spec(session, _facts(run), held=run.known.get("volumes"), connected=run.known.get("ports"))
     call(run, _host(run), lambda driver, deadline: driver.machines.ensure(wanted, deadline), seconds=BUILD_S)
     run.say("The machine is defined.")
     return None
@@ -229,20 +229,24 @@ def _power_on(run: Run) -> Change | None:
     )
     if machine.power is not Power.RUNNING:
         raise Transient(f"the machine is {machine.power.value} after it was powered on")
+    run.known["machine"] = machine
     run.say("The machine is powered on.")
     return None
 
 
 def _active(run: Run) -> Change:
     uid = _facts(run).uid
-    machine = call(run, _host(run), lambda driver, deadline: driver.machines.inspect(uid, deadline))
+    machine = run.known.pop("machine", None)  # what the hypervisor said a moment ago, when it was powered on
+    if machine is None:
+        machine = call(run, _host(run), lambda driver, deadline: driver.machines.inspect(uid, deadline))
+    bare = run.known.get("volumes") == []
 
     def change(session: Session, job: Job) -> None:
         known = run.known.pop("server", None)  # if it was changed since, this is done again and reads it
         server = _server(session, job) if known is None else unread(session, known)
         servers.ready(server)
         servers.observe(session, server, observed(machine))
-        for volume in volumes.of_server(session, server.id):
+        for volume in () if bare else volumes.of_server(session, server.id):
             volumes.attached(volume)
 
     run.say("The hypervisor says that it runs.")

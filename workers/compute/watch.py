@@ -23,6 +23,7 @@ from gateway.compute.host import Host, HostStatus
 from gateway.compute.server import Server
 from gateway.compute.server_state import STANDING, Observed
 from gateway.jobs import job as jobs
+from gateway.kernel.prepared import Prepared, later
 from workers import shares
 from workers.compute.machine import observed
 from workers.hypervisor import Address, Hosts
@@ -43,11 +44,14 @@ def record(session: Session, uid: UUID, host_id: int, machine: Machine | None) -
     servers.observe(session, server, observed(machine), reason)
 
 
-_NEWS = sa.select(col(Server.id)).where(
-    col(Server.uid) == sa.bindparam("server"),
-    col(Server.host_id) == sa.bindparam("host"),
-    col(Server.phase).in_(STANDING),
-    sa.or_(col(Server.observed).is_(None), col(Server.observed) != sa.bindparam("seen")),
+_OBSERVED = sa.inspect(Server).columns.observed.type
+_NEWS = Prepared(
+    sa.select(col(Server.id)).where(
+        col(Server.uid) == later("server", sa.inspect(Server).columns.uid.type),
+        col(Server.host_id) == later("host", sa.inspect(Server).columns.host_id.type),
+        col(Server.phase).in_(STANDING),
+        sa.or_(col(Server.observed).is_(None), col(Server.observed) != later("seen", _OBSERVED)),
+    )
 )
 
 
@@ -103,9 +107,15 @@ def _compare(context: Context, where: Address, machines: dict[UUID, Machine]) ->
 
 
 def _record_now(context: Context, where: Address, uid: UUID) -> None:
-    """Ask a host how a machine is, and record that. Raises DriverError."""
+    """Ask a host how a machine is, and record that, if it is news. Raises DriverError."""
     machine = context.hosts.call(where, lambda driver, deadline: driver.machines.inspect(uid, deadline), seconds=LIST_S)
-    context.db.run(partial(record, uid=uid, host_id=where.host_id, machine=machine))
+    if _is_news(context, where, uid, machine):  # else not worth a turn in the queue of writers
+        context.db.run(partial(record, uid=uid, host_id=where.host_id, machine=machine))
+
+
+def _is_news(context: Context, where: Address, uid: UUID, machine: Machine | None) -> bool:
+    given = {"server": uid, "host": where.host_id, "seen": observed(machine)}
+    return context.db.value(_NEWS, given) is not None
 
 
 @dataclass(slots=True)
@@ -158,10 +168,9 @@ def close_all() -> None:
 def _begin(context: Context, where: Address) -> Watch | None:
     def on_change(change: MachineChanged) -> None:
         key = change.machine_id
-        given = {"server": key, "host": where.host_id, "seen": observed(change.machine)}
         try:
-            if context.db.value(_NEWS, given) is None:
-                return  # mostly the echo of our own doing: not worth a turn in the queue of writers
+            if not _is_news(context, where, key, change.machine):
+                return  # mostly the echo of our own doing
             # It may be older than what is recorded: a machine that was made off and started since, say.
             _record_now(context, where, key)
         except DriverError as error:
