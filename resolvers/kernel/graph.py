@@ -99,6 +99,18 @@ class Children:
 
 
 @dataclass(frozen=True, slots=True)
+class Between:
+    """Rows whose ``column`` lies from the argument ``start`` until just before the argument ``end``, once ``checked``
+    has raised nothing about the two.
+    """
+
+    column: str
+    start: str
+    end: str
+    checked: Callable[[Any, Any], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """How a read plan reads rows beside a row: those of ``table`` whose ``key`` is the row's ``own`` column (its TypeID
     when ``by_public``), in order (``-name`` falls). ``column`` reads that alone instead of an object, ``public`` the
@@ -120,19 +132,7 @@ class Rows:
     one: bool = False
     by_digest: bool = False
     ahead: str | None = None
-    period: "Between | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class Between:
-    """Rows whose ``column`` lies from the argument ``start`` until just before the argument ``end``, once ``checked``
-    has raised nothing about the two.
-    """
-
-    column: str
-    start: str
-    end: str
-    checked: Callable[[Any, Any], None]
+    period: Between | None = None
 
 
 @dataclass(frozen=True, slots=True)
