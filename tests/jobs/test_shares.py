@@ -24,9 +24,10 @@ from tests.world import World
 from workers import shares
 from workers.compute import watch
 from workers.hypervisor import Hosts
-from workers.main import disown_the_dead, runner_name
+from workers.main import disown_the_dead, load_all, runner_name
 from workers.sweep import RECONCILERS, Context
 
+load_all()  # all reconcilers, whichever tests ran before
 VISITS = ("hosts", "servers", "watches", "samples", "networks")
 names = st.sets(st.text("abcdefgh-0123456789", min_size=1, max_size=12), min_size=1, max_size=6)
 
