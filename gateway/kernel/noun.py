@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -128,8 +128,9 @@ def public(row: Row) -> str:
 SERVICES = ("jobs", "identity", "image", "network", "volume", "compute", "metering", "integration")
 
 
+@cache
 def load_all() -> None:
-    """Import every module of every service, so that all tables and nouns are registered."""
+    """Import every module of every service, so that all tables and nouns are registered; the folders are read once."""
     for service in SERVICES:
         package = importlib.import_module(f"gateway.{service}")
         for module in pkgutil.iter_modules(package.__path__, f"gateway.{service}."):
