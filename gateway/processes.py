@@ -59,7 +59,7 @@ def serve() -> None:
         timeout_graceful_shutdown=10,
         server_header=False,
     )
-    if settings.embedded and settings.share_core:
+    if settings.share_core:
         CORE.begin()
     Aside().begin()  # a look at all that is there takes as long as telling thousands of subscribers
     server = banner.Announcing(config, lambda: banner.show(cloud), cloud.stopping.set)
@@ -74,10 +74,13 @@ def worker() -> None:
     gc.disable()
     from gateway.database import open_database
     from gateway.kernel import log
+    from gateway.kernel.core import CORE
     from workers.main import run_forever
 
     settings = load_settings()
     log.configure(settings.log_level, settings.log_format)
+    if settings.share_core:
+        CORE.begin()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -59,6 +60,8 @@ def reconciler(name: str, every_s: float) -> Callable[[Callable[[Context], None]
     return keep
 
 
+FIRST_S = 0.5
+"""Reconcilers begin so long after the process: all at once they would hold up that it listens."""
 AGAIN_S = 5.0
 """A job that was rung for and is still waiting is rung for again after so long: the queue may just be full."""
 
@@ -144,7 +147,8 @@ class Sweep:
         if self.tell is not None:
             self._spawn("records", self.tell_every_s, self.tell)
         for each in RECONCILERS.values():
-            self._spawn(each.name, each.every_s, lambda each=each: each.look(self.context))  # type: ignore[misc]  # mypy cannot infer a defaulted lambda
+            look = partial(each.look, self.context)
+            self._spawn(each.name, each.every_s, look, after_s=FIRST_S)
 
     def stop(self, seconds: float = 5.0) -> None:
         """End; wait at most ``seconds`` for turns that are under way."""
@@ -155,12 +159,14 @@ class Sweep:
         if self.direct is not None:
             self.direct.stop(max(0.0, until - time.monotonic()))
 
-    def _spawn(self, name: str, every_s: float, turn: Callable[[], object]) -> None:
-        thread = threading.Thread(target=self._loop, args=(name, every_s, turn), name=f"sweep-{name}", daemon=True)
+    def _spawn(self, name: str, every_s: float, turn: Callable[[], object], *, after_s: float = 0.0) -> None:
+        given = (name, every_s, turn, after_s)
+        thread = threading.Thread(target=self._loop, args=given, name=f"sweep-{name}", daemon=True)
         thread.start()
         self._threads.append(thread)
 
-    def _loop(self, name: str, every_s: float, turn: Callable[[], object]) -> None:
+    def _loop(self, name: str, every_s: float, turn: Callable[[], object], after_s: float) -> None:
+        self._stop.wait(after_s)
         broken = False
         while not self._stop.is_set():
             try:

@@ -55,8 +55,7 @@ class Settings(BaseSettings):
     worker_threads: int = Field(default=8, ge=1, le=256, description="Jobs carried out at once by one process.")
     share_core: bool = Field(
         default=True,
-        description="Keep the threads of an API process with workers inside on one core at a time, the freest; off: "
-        "wherever the system puts them.",
+        description="Keep the threads of a process on one core at a time, the freest; off: where the system puts them.",
     )
     session_ttl_s: int = Field(default=3600, ge=60, le=86400, description="Seconds a session's token lasts.")
     cors_origins: List = Field(default=[], description="Origins whose pages may call the API, comma separated.")

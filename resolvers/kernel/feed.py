@@ -33,7 +33,7 @@ LOOK_SELDOM_S = 1.0
 """How often it looks although others tell: somebody may have died between a commit and telling of it."""
 LOOK_AGAIN_S = 0.005
 """How soon it looks for events that are held back; twice as late each further time, up to LOOK_EVERY_S."""
-LOOK_APART_S = 0.01
+LOOK_APART_S = 0.02
 AHEAD = 4
 """Looks at the log are so far apart on the average, of which some may come early: the few commits of a quick job are
 told at once each, those of many jobs together.

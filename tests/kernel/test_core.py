@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -106,10 +107,18 @@ def test_a_process_with_one_core_is_not_bound() -> None:
     assert found == [None]
 
 
-@pytest.mark.parametrize("share_core", [True, False])
-def test_the_gateway_does_so_unless_told_otherwise(tmp_path: Path, *, share_core: bool) -> None:
+@pytest.mark.parametrize(
+    ("start", "share_core"), [(process.serve, True), (process.serve, False), (process.worker, True)],
+    ids=["gateway", "gateway told not to", "worker"],
+)  # fmt: skip
+def test_a_process_does_so_unless_told_otherwise(
+    tmp_path: Path, start: Callable[[Mapping[str, str], Path], process.Measured], *, share_core: bool
+) -> None:
     settings = load(state_dir=tmp_path, drivers=["sim"], admin_password="of this test only")
-    running = process.serve(process.settings(settings, free_port(), share_core=share_core), tmp_path / "log")
+    given = process.settings(settings, free_port(), share_core=share_core)
+    if start is process.worker:
+        process.serve(given, tmp_path / "made").stop()  # which makes the database
+    running = start(given, tmp_path / "log")
     try:
         tasks = [int(each.name) for each in Path(f"/proc/{running.popen.pid}/task").iterdir()]
         cores = {frozenset(os.sched_getaffinity(each)) for each in tasks}
