@@ -59,6 +59,7 @@ TOGETHER = (
     "tests/drivers/test_kvm_files.py",
     "tests/planner/test_mixed.py",
     "tests/planner/test_planned.py",
+    "tests/planner/test_rendered.py",
     "tests/planner/test_readers.py",
     "tests/setup/test_wheel.py",
     "tests/architecture/test_tenants.py",

@@ -11,6 +11,7 @@ from uuid import uuid4
 from drivers.sim import DataCentre, data_centre
 from gateway.client import Client
 from gateway.kernel import ids
+from tests.end_to_end.processes import wait_for
 
 JOB_S = 120.0
 SERVER = """query($id: ID!) { server(id: $id) { id status statusReason addresses hypervisor launchedAt version
@@ -21,6 +22,7 @@ LEFT = """query($id: ID!) {
  images(filter: { tenantId: $id }) { totalCount } networks(filter: { tenantId: $id }) { totalCount }
  subnets(filter: { tenantId: $id }) { totalCount } ports(filter: { tenantId: $id }) { totalCount }
  snapshots { totalCount } }"""
+LIVE = "{ jobs(filter: { live: true }) { totalCount } }"
 HOSTS = "{ hosts { nodes { id name status statusReason usedVcpus usedRamMib usedDiskGib } } }"
 NO_USE = {"usedVcpus": 0, "usedRamMib": 0, "usedDiskGib": 0}
 GROWING = ("SERVERS", "VCPUS", "RAM_MIB", "VOLUMES", "VOLUME_GIB", "SNAPSHOTS", "PORTS", "NETWORKS", "IMAGES")
@@ -121,6 +123,8 @@ class Scene:
         left = self.client.run(LEFT, id=self.tenant)
         assert {name: each["totalCount"] for name, each in left.items()} == dict.fromkeys(left, 0)
         assert self.used() == dict.fromkeys(GROWING, 0)
+        # A reconciler may have asked for another look at the network just before it went.
+        wait_for("the end of all jobs", lambda: self.client.run(LIVE)["jobs"]["totalCount"] == 0)
         self.client.do("tenantDelete", "tenant { id }", id=self.tenant)
 
 
