@@ -60,8 +60,8 @@ def reconciler(name: str, every_s: float) -> Callable[[Callable[[Context], None]
     return keep
 
 
-FIRST_S = 0.5
-"""Reconcilers begin so long after the process: all at once they would hold up that it listens."""
+FIRST_S, APART_S = 0.5, 0.1
+"""Reconcilers begin so long after the process, and after each other: all at once they would hold everything up."""
 AGAIN_S = 5.0
 """A job that was rung for and is still waiting is rung for again after so long: the queue may just be full."""
 
@@ -146,9 +146,9 @@ class Sweep:
             self._spawn("leases", self.beat_every_s, self.beat)
         if self.tell is not None:
             self._spawn("records", self.tell_every_s, self.tell)
-        for each in RECONCILERS.values():
+        for at, each in enumerate(RECONCILERS.values()):
             look = partial(each.look, self.context)
-            self._spawn(each.name, each.every_s, look, after_s=FIRST_S)
+            self._spawn(each.name, each.every_s, look, after_s=FIRST_S + at * APART_S)
 
     def stop(self, seconds: float = 5.0) -> None:
         """End; wait at most ``seconds`` for turns that are under way."""

@@ -33,11 +33,12 @@ LOOK_SELDOM_S = 1.0
 """How often it looks although others tell: somebody may have died between a commit and telling of it."""
 LOOK_AGAIN_S = 0.005
 """How soon it looks for events that are held back; twice as late each further time, up to LOOK_EVERY_S."""
-LOOK_APART_S = 0.02
+LOOKING = 0.2
+"""The share of the time that may be spent on looks at the log."""
+LOOK_APART_S = (0.01, 0.02)
+"""So far apart they are at least, and at most: longer where the machine is busy, and a look takes long."""
 AHEAD = 4
-"""Looks at the log are so far apart on the average, of which some may come early: the few commits of a quick job are
-told at once each, those of many jobs together.
-"""
+"""So many looks may come early: the few commits of a quick job are told at once each, those of many jobs together."""
 MOST_WAITING = 5_000
 
 EVERYTHING = Interest()
@@ -160,18 +161,21 @@ class Feed:
                 self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _run(self) -> None:
-        used_until = 0.0
+        least_s, most_s = LOOK_APART_S
+        used_until, apart_s = 0.0, least_s
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._patience_s)
-            await asyncio.sleep(max(0.0, used_until - AHEAD * LOOK_APART_S - time.monotonic()))
+            await asyncio.sleep(max(0.0, used_until - AHEAD * apart_s - time.monotonic()))
             self._wake.clear()
-            used_until = max(used_until, time.monotonic()) + LOOK_APART_S
+            began = time.monotonic()
             try:
                 await self._look()
             except Exception:
                 log.exception("the event log could not be read")
                 await asyncio.sleep(1.0)
+            apart_s = min(max((time.monotonic() - began) / LOOKING, least_s), most_s)
+            used_until = max(used_until, began) + apart_s
 
     @property
     def _patience_s(self) -> float | None:
