@@ -90,14 +90,15 @@ def test_where_an_upload_goes_on_is_planned(ways: TwoWays) -> None:
 
 
 def test_hours_are_planned(ways: TwoWays, compiled: list[Any]) -> None:
-    """For every period by one plan."""
+    """For every period by one plan, of a text that no other test has asked for."""
+    text = HOURS.replace("query(", "query Hours(")
     periods = [(NOW - timedelta(hours=hours), NOW - timedelta(hours=hours - size)) for hours, size in
                ((30, 31), (30, 5), (3, 1), (3, 3))]  # fmt: skip
     periods.append((NOW - timedelta(days=32), NOW))
     ours = {row["uid"] for row in ways.rows[Server] if row["tenant_id"] == OURS}
     for start, end in periods:
         given = {"start": start.isoformat(), "end": end.isoformat().replace("+00:00", "Z")}
-        nodes = ways.planned("reader", HOURS, given).data["servers"]["nodes"]
+        nodes = ways.planned("reader", text, given).data["servers"]["nodes"]
         expected = {
             ids.encode("server", uid): [
                 row["hour"] for row in sorted(ways.rows[SampleHour], key=lambda row: row["hour"])
