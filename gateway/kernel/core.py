@@ -1,9 +1,9 @@
 """One processor core for the threads of one interpreter.
 
 Python runs one thread of a process at a time. Where its threads are on several cores, each look into SQLite lets
-another core's thread wake up for the interpreter's lock, mostly in vain: a created server cost 340 such wake-ups
-instead of 55, and twice the CPU. So a process whose work is many short steps on many threads keeps them on one core,
-and goes to another when somebody else needs that one.
+another core's thread wake up for the interpreter's lock, mostly in vain: a created server cost 340 context switches
+instead of 55, and twice the CPU (decision 0038 says how that was counted). So a process whose work is many short steps
+on many threads keeps them on one core, and goes to another when somebody else needs that one.
 
 Invariant: what runs long without the interpreter (a hash, a copy) and every process that is started is :func:`apart`,
 on all cores that this process was given. Where the system knows no affinity, or gave one core, nothing happens.

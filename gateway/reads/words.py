@@ -160,15 +160,15 @@ class SqliteWords:
         return self.typeid_text(prefix, uid)
 
     def typeid_text(self, prefix: str, uid: Sql) -> Sql:
-        """By the function that :mod:`gateway.reads.reader` gives its connections."""
+        """The prefix before the digits, which are what is stored."""
         return literal(f"{prefix}_").concat(plain(uid))
 
     def uid_of(self, text: Sql) -> Sql:
-        """By a function as above."""
+        """The digits behind the prefix, as they are stored."""
         return sa.func.substr(plain(text), sa.literal_column(str(-DIGITS)))
 
     def digest(self, text: Sql) -> Sql:
-        """By a function as above."""
+        """By the function that :mod:`gateway.reads.reader` gives its connections."""
         return sa.func.stratograph_digest(plain(text))
 
     def choice(self, text: Sql, found: Sequence[tuple[Sql, Sql]]) -> Sql:

@@ -196,10 +196,11 @@ class Feed:
             for subscriber in self._subscribers:
                 subscriber.overflown = True
                 subscriber.ready.set()
+        here = self._db.sqlite  # a look takes less there than handing it to a thread would, and waits for nobody
         while True:
             look = self._reader(self._cursor)
-            # On SQLite it takes less than handing it to a thread would, and waits for nobody.
-            found, held_back = look() if self._db.sqlite else await on_thread(look)
+            found, held_back = look() if here else await on_thread(look)
+            here = False  # who finds so much that there is more must not keep the loop from all others
             for event in found:
                 for subscriber in self._subscribers.of(event):
                     subscriber.put(event)

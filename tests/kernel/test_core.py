@@ -18,7 +18,7 @@ from tests.servers.daemon import free_port
 
 GIVEN = frozenset(os.sched_getaffinity(0))
 ELSEWHERE = """
-import os, subprocess, sys, threading
+import json, os, subprocess, sys, threading
 from gateway.kernel.core import Core
 
 def cores(thread=0):
@@ -34,7 +34,7 @@ def seen(ask):
 def child():
     done = subprocess.run([sys.executable, "-c", "import os; print(sorted(os.sched_getaffinity(0)))"],
                           capture_output=True, text=True, check=True)
-    return eval(done.stdout)
+    return json.loads(done.stdout)
 
 given = cores()
 gone = threading.Event()
