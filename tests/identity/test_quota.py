@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
+import sqlalchemy as sa
 from sqlmodel import Session
 
 from gateway.identity import quota, tenant
@@ -13,6 +15,7 @@ from gateway.identity.quota import DEFAULTS, Resource
 from gateway.kernel.access import CLOUD, Role
 from gateway.kernel.errors import QuotaExceeded
 from tests.identity.conftest import together
+from tests.image.cloud import until
 from tests.world import World
 
 SEEN = "query($id: ID!) { tenant(id: $id) { quotas { resource limit used } } }"
@@ -136,6 +139,55 @@ def test_parallel_takes_and_gives_end_where_they_began(both: World) -> None:
     together(20, turn)
     seen = _seen(both, tenant.NOUN.public(lab))
     assert (seen["SERVERS"], seen["RAM_MIB"]) == ((20, 0), (65536, 0))
+
+
+def test_takers_of_the_same_resources_in_any_order_never_wait_in_a_circle(both: World) -> None:
+    lab = both.tenant()
+    some = [Resource.RAM_MIB, Resource.SERVERS, Resource.VCPUS, Resource.VOLUMES, Resource.VOLUME_GIB]
+
+    def turn(number: int) -> None:
+        wanted = some[number % 2 :] if number % 4 < 2 else some[::-1][number % 2 :]
+        amounts = dict.fromkeys(wanted, number + 1)
+        for change in (quota.give, quota.take) if number % 3 else (quota.take, quota.give):
+            with both.db.write() as session:  # not run again: a deadlock would be an error
+                change(session, lab.id, amounts)
+
+    with both.db.write() as session:
+        limits = dict.fromkeys(some, 1_000)
+        for resource, held in quota.left(session, lab.id).items():
+            if resource in limits:
+                held.limit, held.used = 2_000, limits[resource]
+    for _ in range(3):
+        together(16, turn)
+    seen = _seen(both, tenant.NOUN.public(lab))
+    assert {each: seen[each] for each in some} == dict.fromkeys(some, (2_000, 1_000))
+
+
+def test_who_waited_for_room_that_was_given_back_gets_it(both: World) -> None:
+    """Also where the statement began while there was none: PostgreSQL finds rows as they were then."""
+    lab = both.tenant()
+    amounts = {Resource.SERVERS: 20, Resource.VCPUS: 1}
+    both.db.run(lambda session: quota.take(session, lab.id, amounts))
+    given = threading.Event()
+
+    def give(session: Session) -> None:
+        quota.give(session, lab.id, amounts)
+        given.set()
+        if not both.db.sqlite:  # there the other waits before it can begin
+            until(lambda: both.db.value(_WAITING, {}) == 1)
+
+    def take() -> None:
+        assert given.wait(timeout=60)
+        both.db.run(lambda session: quota.take(session, lab.id, amounts))
+
+    together(2, lambda number: take() if number else both.db.run(give))
+    seen = _seen(both, tenant.NOUN.public(lab))
+    assert (seen["SERVERS"], seen["VCPUS"]) == ((20, 20), (40, 1))
+
+
+_WAITING = sa.text(
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
 
 
 def test_a_tenant_older_than_a_quota_gets_it_when_it_is_first_asked_for(world: World, place: Places) -> None:
