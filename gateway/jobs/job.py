@@ -6,7 +6,8 @@ number, and every later write is fenced by that number, so a runner that was tho
 
 Jobs that name the same ``resource`` run one after the other in the order they were submitted. A STUCK job (an undo
 that failed for good) steps out of that queue: it is shown, and retried by command. On PostgreSQL keys are handed out
-before they can be seen, so those who join a queue, and those who take from it, hold the resource's advisory lock.
+before they can be seen, so those who join a queue, and those who take from it, hold the resource's advisory lock; but
+for the queue of what the unit of work has only just made.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Field, Session, col, or_, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from gateway.kernel import clock, ids, row
+from gateway.kernel import clock, ids, noun, row
 from gateway.kernel.access import Role, Subject, require, within
 from gateway.kernel.command import AnyId, Command, Retryable
 from gateway.kernel.db import Database, after_commit, unread
@@ -198,8 +199,20 @@ def submit(session: Session, subject: Subject, order: Order) -> Job:
 
 def _hold_queue(session: Session, resource: str | None) -> None:
     """Let nobody else join or take from a resource's queue until this unit of work ends; SQLite has one writer."""
-    if resource is not None and session.get_bind().dialect.name == "postgresql":
+    if resource is None or session.get_bind().dialect.name != "postgresql":
+        return
+    if not _made_here(session, resource):
         _JOIN.value(session, resource=resource)
+
+
+def _made_here(session: Session, resource: str) -> bool:
+    """Whether this unit of work inserted the row that a resource names. Its uid is new, so until the commit nobody can
+    join its queue, and whoever does afterwards sees what is in it: nobody needs to be kept out. (SQLAlchemy knows what
+    each transaction inserted, to forget it when that, or a savepoint, is rolled back.)
+    """
+    inserted = getattr(session.get_nested_transaction() or session.get_transaction(), "_new", ())  # no public way
+    rows = [state.obj() for state in inserted]
+    return any(isinstance(each, Row) and type(each) in noun.BY_TABLE and noun.public(each) == resource for each in rows)
 
 
 def _locked(resource: Any) -> Any:

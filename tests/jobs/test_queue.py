@@ -7,12 +7,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlmodel import Session, select
 
+from gateway.identity.tenant import Tenant
 from gateway.jobs import job as jobs
-from gateway.jobs.job import Bell, Fenced, Job, JobCancel, JobRetry, Status
+from gateway.jobs.job import Bell, Fenced, Job, JobCancel, JobRetry, Order, Status
+from gateway.kernel import ids, noun
 from gateway.kernel.access import CLOUD
 from gateway.kernel.db import Database
 from tests.jobs.queue import BACKENDS, KIND, NOTES, at_once, opened, rows, runner, submit
+from tests.statements import counted
 from workers import saga
 from workers.runner import LEASE
 from workers.saga import Run, Step
@@ -94,6 +98,42 @@ def test_a_later_job_that_is_committed_first_waits_for_the_earlier_one(db: Datab
         assert thread.is_alive(), "the second did not wait for the first to commit"
     thread.join(timeout=30)
     assert late[0] > early
+
+
+def test_a_queue_is_held_but_for_that_of_a_row_made_in_the_same_unit_of_work(db: Database) -> None:
+    """Whoever makes a row makes the first job of its queue; nobody else can know of it."""
+
+    def ordered(session: Session, row: Tenant) -> int:
+        return jobs.submit(session, CLOUD, Order(KIND, None, target=noun.public(row))).id
+
+    def taken_back(session: Session) -> int:
+        savepoint = session.begin_nested()
+        row = made(session, "gone")
+        savepoint.rollback()
+        return ordered(session, row)
+
+    def made(session: Session, name: str) -> Tenant:
+        row = Tenant(name=name, uid=ids.new(session))
+        session.add(row)
+        session.flush()
+        return row
+
+    def first(session: Session) -> list[int]:
+        row, other = made(session, "lab"), session.exec(select(Tenant).where(Tenant.name == "other")).one()
+        return [ordered(session, row), ordered(session, row), ordered(session, other)]
+
+    other = db.run(lambda session: made(session, "other"))
+    held = {"postgresql": 1, "sqlite": 0}[db.engine.dialect.name]
+    for work, expected in (
+        (lambda session: [ordered(session, made(session, "new"))], 0),
+        (lambda session: [ordered(session, other)], held),
+        (first, held),
+        (lambda session: [taken_back(session)], held),
+    ):
+        with counted(db) as sent:
+            keys = db.run(work)
+        assert keys == sorted(keys)
+        assert sum("advisory" in each for each in sent) == expected
 
 
 def test_a_dead_runners_job_is_taken_over_and_the_dead_are_fenced(db: Database) -> None:
