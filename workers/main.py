@@ -20,7 +20,7 @@ import workers
 from gateway.jobs import job as jobs
 from gateway.jobs import worker as living
 from gateway.kernel.db import Database
-from gateway.kernel.news import Teller
+from gateway.kernel.news import tell_of_commits
 from gateway.kernel.settings import Settings
 from workers import shares
 from workers.bell import Doorbell, declare, open_broker
@@ -47,7 +47,6 @@ class Plant:
     hosts: Hosts
     runner: Runner
     sweep: Sweep
-    teller: Teller
     worker: Worker | None
 
     @property
@@ -67,7 +66,6 @@ class Plant:
         if self.worker is not None:
             self.worker.stop(timeout=int(seconds * 1000))
         self.bell.close()
-        self.teller.stop()
         self.hosts.close()
 
 
@@ -77,8 +75,7 @@ def start(db: Database, settings: Settings, *, work: bool = True) -> Plant:
     broker = open_broker(settings.broker_url)
     bell = Doorbell(broker)
     db.provide("bell", bell)
-    teller = Teller(db)
-    teller.start()
+    tell_of_commits(db)
     hosts = Hosts(settings.state_dir / "scratch")
     name = runner_name(os.getpid())
     disown_the_dead(db)
@@ -95,7 +92,7 @@ def start(db: Database, settings: Settings, *, work: bool = True) -> Plant:
         shares.show(sweep.context)
         sweep.start()
     log.info("workers are ready", threads=settings.worker_threads if work else 0, broker=_kind(settings))
-    return Plant(bell, hosts, runner, sweep, teller, worker)
+    return Plant(bell, hosts, runner, sweep, worker)
 
 
 def runner_name(pid: int) -> str:

@@ -243,13 +243,15 @@ def _tell(session: OrmSession, written: list[dict[str, Any]]) -> None:
 
 @sa.event.listens_for(OrmSession, "before_commit")
 def _write(session: OrmSession) -> None:
-    """Write the events of a unit of work by one statement, when all of its changes are known."""
+    """Write the events of a unit of work by one statement, when all of its changes are known, and have others told."""
     if "clock" not in session.info:
         return
     session.flush()
     written = session.info.pop("events", None)
     if written:
         _INSERT.each(session, written)
+    if session.info.get("announced") and "tell" in session.info:
+        session.info["tell"](session)
 
 
 def _stamp(session: OrmSession, row: Row, now: datetime) -> None:

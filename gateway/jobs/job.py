@@ -202,7 +202,7 @@ def _hold_queue(session: Session, resource: str | None) -> None:
     if resource is None or session.get_bind().dialect.name != "postgresql":
         return
     if not _made_here(session, resource):
-        _JOIN.value(session, resource=resource)
+        _JOIN.later(session, resource=resource)
 
 
 def _made_here(session: Session, resource: str) -> bool:
@@ -251,7 +251,7 @@ def _claimable() -> Rows[Job]:
 def claim(session: Session, job_id: int, worker: str, lease: timedelta) -> Job | None:
     """Take a job to run it, or None: it is done, not due, leased by another, or behind another of its resource."""
     if session.get_bind().dialect.name == "postgresql":
-        _TAKE.value(session, job_id=job_id)  # its own statement: what follows must see what the one before it did
+        _TAKE.later(session, job_id=job_id)  # its own statement: what follows must see what the one before it did
     now = clock.now(session)
     job = _claimable().first(session, job_id=job_id, moment=now)
     if job is None:

@@ -63,7 +63,7 @@ class Database:
             self._read = _one_compiler(_sqlite_engine(self.url, write=False))
             self._write = _one_compiler(_sqlite_engine(self.url, write=True))
         else:
-            self._write = _one_compiler(sa.create_engine(self.url, pool_size=16, max_overflow=16, pool_use_lifo=True))
+            self._write = _one_compiler(_postgresql_engine(self.url))
             _ping_idle(self._write)
             self._read = self._write.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -239,6 +239,19 @@ def _one_compiler(engine: sa.Engine) -> sa.Engine:
     if getattr(first.dialect, "server_version_info", None) is not None:
         engine.dialect = first.dialect
         engine._compiled_cache = first._compiled_cache  # noqa: SLF001 - its keys hold the dialect: no option shares it
+    return engine
+
+
+def _postgresql_engine(url: sa.URL) -> sa.Engine:
+    """Its connections are those that send several statements at a time."""
+    from gateway.kernel.straight import Straight  # psycopg is only there where PostgreSQL is
+
+    engine = sa.create_engine(url, pool_size=16, max_overflow=16, pool_use_lifo=True)
+
+    @sa.event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, _record: object, _arguments: object, options: dict[str, Any]) -> Any:
+        return Straight.connect(**options)
+
     return engine
 
 

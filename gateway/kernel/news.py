@@ -1,32 +1,34 @@
 """News between processes: on PostgreSQL, whoever commits events has the others told, so nobody has to keep looking.
 
-A :class:`Teller` sends a NOTIFY **after** the commit, on a thread of its own: one that is part of the transaction would
-make all commits of the server wait for each other (PostgreSQL holds a lock over them until each is on the disk). While
-one is under way, further commits wait for the next and are told together. An :class:`Ear` holds a connection that
-listens. Invariant: news are only a reason to look. One that is lost (a process died between commit and telling, a
-pooler in between swallows them) costs the time until the next look, never an event; an ear counts as hearing only once
-it has heard a probe that went through the pool.
+A NOTIFY goes along with the COMMIT, in one message to the server, but as a transaction of its own **after** it: one
+that is part of the transaction would make all commits of the server wait for each other (PostgreSQL holds a lock over
+them until each is on the disk). It waits for no disk itself. An :class:`Ear` holds a connection that listens.
+Invariant: news are only a reason to look. One that is lost (the server died between the two, a pooler in between
+swallows them) costs the time until the next look, never an event; an ear counts as hearing only once it has heard a
+probe that went through the pool.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
 from gateway.kernel.db import Database
-from gateway.kernel.errors import Unavailable
 from gateway.kernel.prepared import Prepared
 
 CHANNEL = "stratograph_events"
 AGAIN_S = 1.0
 """How long an ear that lost its connection waits before it opens another."""
-_NOTIFY = Prepared(sa.select(sa.func.pg_notify(sa.literal_column(f"'{CHANNEL}'"), sa.bindparam("who", type_=sa.Text))))
+_NOTIFY = Prepared(
+    sa.select(
+        sa.func.set_config("synchronous_commit", "off", sa.true()),  # for this transaction: nothing of it is kept
+        sa.func.pg_notify(sa.literal_column(f"'{CHANNEL}'"), sa.bindparam("who", type_=sa.Text)),
+    )
+)
 
 log = structlog.get_logger(__name__)
 
@@ -36,44 +38,10 @@ def tell(db: Database) -> None:
     db.value(_NOTIFY, {"who": db.token})
 
 
-class Teller:
-    """Tells others of what is committed through this object's database. Does nothing on SQLite."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self._due = threading.Event()
-        self._stopping = False
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin."""
-        if self._db.sqlite:
-            return
-        self._db.announced.append(self._due.set)
-        self._thread = threading.Thread(target=self._run, name="teller", daemon=True)
-        self._thread.start()
-
-    def stop(self, seconds: float = 5.0) -> None:
-        """Tell what is still to be told, and end."""
-        with suppress(ValueError):
-            self._db.announced.remove(self._due.set)
-        self._stopping = True
-        self._due.set()
-        if self._thread is not None:
-            self._thread.join(seconds)
-
-    def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            self._due.wait()
-            self._due.clear()
-            stopping = self._stopping
-            try:
-                tell(self._db)
-            except Unavailable:
-                log.debug("others were not told of a commit; they look for themselves")
-            except Exception:
-                log.exception("others could not be told of a commit")
+def tell_of_commits(db: Database) -> None:
+    """From now on tell every ear of what is committed through this object, when it has events."""
+    if not db.sqlite:
+        db.provide("tell", lambda session: _NOTIFY.afterwards(session, who=db.token))
 
 
 class Ear:

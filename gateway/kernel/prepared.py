@@ -39,11 +39,11 @@ class _Compiled:
     """A statement in the words of one dialect; ``straight`` for those that go past psycopg's cursors."""
 
     def __init__(self, statement: Any, dialect: Any, *, straight: bool) -> None:
-        self.straight: Any = None
+        self.straight = straight
         if straight:
-            from gateway.kernel.straight import Straight, numbered  # psycopg is only there where PostgreSQL is
+            from gateway.kernel.straight import numbered  # psycopg is only there where PostgreSQL is
 
-            self.straight, dialect = Straight, numbered()
+            dialect = numbered()
         found = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
         self.text = str(found)
         processors = found._bind_processors  # noqa: SLF001 - how SQLAlchemy itself binds; there is no public way
@@ -103,8 +103,9 @@ _FEW = 8
 class Prepared:
     """See the module. Parameters are those that the statement names with ``bindparam``."""
 
-    def __init__(self, statement: Any) -> None:
+    def __init__(self, statement: Any, *, strict: bool = False) -> None:
         self._statement = statement
+        self._strict = strict
         self._of: dict[tuple[Any, bool], _Compiled] = {}
 
     def all(self, session: OrmSession | sa.Connection, **given: Any) -> list[Any]:
@@ -127,6 +128,21 @@ class Prepared:
         """Carry it out; how many rows it changed."""
         count: int = self._run(session, given)[1].rowcount
         return count
+
+    def later(self, session: OrmSession | sa.Connection, **given: Any) -> None:
+        """Carry it out with the transaction's next statement or its commit, which then also raises what goes wrong;
+        at once where that spares nothing (:func:`owing`).
+        """
+        connection, compiled = self._on(session)
+        way = "run" if not owing(connection) else "owe_strictly" if self._strict else "owe"
+        _send(connection, compiled, compiled.bound(given), way=way)
+
+    def afterwards(self, session: OrmSession, **given: Any) -> None:
+        """On PostgreSQL: carry it out after this transaction's commit, if there is one, on its own. Nobody hears if it
+        fails.
+        """
+        connection, compiled = self._on(session)
+        _send(connection, compiled, compiled.bound(given), way="follow")
 
     def each(self, session: OrmSession | sa.Connection, given: Sequence[Values]) -> None:
         """Carry it out with each of these."""
@@ -168,7 +184,7 @@ class Inserted:
         if len(given) > _FEW:
             self._prepared(1).each(session, [self._bound([row]) for row in given])
         elif given:
-            self._prepared(len(given)).run(session, **self._bound(given))
+            self._prepared(len(given)).later(session, **self._bound(given))
 
     def _bound(self, given: Sequence[Values]) -> dict[str, Any]:
         return {f"{name}_{at}": row[name] for at, row in enumerate(given) for name in self._names}
@@ -184,17 +200,24 @@ class Inserted:
         return found
 
 
-def _send(connection: Any, compiled: _Compiled, parameters: Any, *, many: bool = False) -> Any:
+def owing(connection: sa.Connection) -> bool:
+    """Whether a statement can be sent with a later one: on PostgreSQL, and not where there is a savepoint that it would
+    have to be taken back to.
+    """
+    return connection.dialect.driver == "psycopg" and not connection.in_nested_transaction()
+
+
+def _send(connection: Any, compiled: _Compiled, parameters: Any, *, many: bool = False, way: str = "run") -> Any:
     """Run a statement on the connection's driver, told to listeners, with SQLAlchemy's errors and what follows from
-    them for the connection; the cursor, or what stands for it.
+    them for the connection; the cursor, or what stands for it. ``way`` is the method of Straight that takes it.
     """
     text, raw = compiled.text, connection.connection
-    cursor: Any = None if compiled.straight is not None else raw.cursor()
+    cursor: Any = None if compiled.straight else raw.cursor()
     if connection._has_events or connection.engine._has_events:  # noqa: SLF001 - as SQLAlchemy asks
         connection.dispatch.before_cursor_execute(connection, cursor, text, parameters, None, many)
     try:
-        if compiled.straight is not None:
-            return compiled.straight.of(raw).run(text, parameters)
+        if compiled.straight:
+            return getattr(raw.dbapi_connection, way)(text, parameters)
         (cursor.executemany if many else cursor.execute)(text, parameters)
     except Exception as error:  # noqa: BLE001 - SQLAlchemy tells apart which it is
         connection._handle_dbapi_exception(error, text, parameters, cursor, None)  # noqa: SLF001 - the only way to its errors

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.orm.state import InstanceState
 
-from gateway.kernel.prepared import Prepared
+from gateway.kernel.prepared import Prepared, owing
 from gateway.kernel.row import Row
 
 _LISTENED = ("before_insert", "after_insert", "before_update", "after_update")
@@ -103,7 +103,7 @@ class _Table:
         made = {column.name: self._value(key) for key, column in self._columns.items() if key != "id"}
         self._insert = Prepared(sa.insert(table).values(made).returning(table.c.id))
         self._fields = tuple(key for key in self._columns if key != "id")
-        self._updates: dict[tuple[str, ...], Prepared] = {}
+        self._updates: dict[tuple[tuple[str, ...], bool], Prepared] = {}
 
     def can_insert(self, state: InstanceState[Any]) -> bool:
         """Whether each value is there, is none that SQL makes, and is not to be replaced by a default."""
@@ -133,24 +133,34 @@ class _Table:
         values["id"] = self._insert.value(connection, **{f"to_{key}": values[key] for key in self._fields})
 
     def update(self, connection: sa.Connection, state: InstanceState[Any], keys: list[str]) -> None:
-        """Write what changed, if nobody else wrote the row since. Raises StaleDataError."""
+        """Write what changed, if nobody else wrote the row since. Raises StaleDataError, or where this goes along with
+        a later statement has that fail to serialize.
+        """
         values = state.dict
         seen: int = values["version"]
-        known = tuple(keys)
-        statement = self._updates.get(known)
+        known, waits = tuple(keys), owing(connection)
+        statement = self._updates.get((known, waits))
         if statement is None:
-            statement = self._updates[known] = self._update(known)
+            statement = self._updates[known, waits] = self._update(known, waits=waits)
         given = {f"to_{key}": values[key] for key in known}
-        if statement.run(connection, at=values["id"], seen=seen, to_version=seen + 1, **given) != 1:
+        given.update(at=values["id"], seen=seen, to_version=seen + 1)
+        if waits:
+            statement.later(connection, **given)
+        elif statement.run(connection, **given) != 1:
             raise StaleDataError(f"a row of {self._table.name} was changed by somebody else")
         values["version"] = seen + 1
 
-    def _update(self, keys: tuple[str, ...]) -> Prepared:
+    def _update(self, keys: tuple[str, ...], *, waits: bool) -> Prepared:
         columns = self._table.c
         given = {self._columns[key].name: self._value(key) for key in (*keys, "version")}
         own = columns.id == sa.bindparam("at", type_=columns.id.type)
         unchanged = columns.version == sa.bindparam("seen", type_=columns.version.type)
-        return Prepared(sa.update(self._table).where(own, unchanged).values(given))
+        update = sa.update(self._table).where(own, unchanged).values(given)
+        if not waits:
+            return Prepared(update)
+        changed = update.returning(sa.literal_column("1").label("one")).cte("changed")
+        one: Any = sa.literal_column("1")
+        return Prepared(sa.select(one / sa.func.count()).select_from(changed), strict=True)
 
     def _value(self, key: str) -> Any:
         return sa.bindparam(f"to_{key}", type_=self._columns[key].type)

@@ -10,20 +10,24 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from gateway.jobs import event as events
+from gateway.jobs import job as jobs
 from gateway.jobs import turn
 from gateway.jobs.event import Cursor, Event
+from gateway.jobs.job import Order
 from gateway.kernel import news as kernel_news
 from gateway.kernel import noun
+from gateway.kernel.access import CLOUD
 from gateway.kernel.db import Database
-from gateway.kernel.news import Teller
+from gateway.kernel.news import tell_of_commits
 from resolvers.kernel import feed as feeds
 from resolvers.kernel.feed import Feed
-from tests.jobs.queue import submit
+from tests.jobs.queue import KIND, submit
 from tests.servers.daemon import wait_until
 from tests.servers.postgres import PostgresServer
 
@@ -49,12 +53,10 @@ def there(here: Database) -> Iterator[Database]:
 
 
 @pytest.fixture
-def telling(there: Database) -> Iterator[Database]:
+def telling(there: Database) -> Database:
     """The process that commits and tells."""
-    teller = Teller(there)
-    teller.start()
-    yield there
-    teller.stop()
+    tell_of_commits(there)
+    return there
 
 
 @asynccontextmanager
@@ -213,16 +215,18 @@ def test_commits_without_events_are_not_announced(kind: str, tmp_path: Path, req
     db.close()
 
 
-def test_many_commits_are_told_together(here: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one telling is under way, whatever else is committed waits for the next one."""
-    told: list[str] = []
-    monkeypatch.setattr(kernel_news, "tell", lambda db: told.append(db.token))
-    teller = Teller(here)
-    for number in range(5):
-        here.announced.append(teller._due.set)
-        submit(here, f"r{number}")
-        here.announced.clear()
-    teller.start()
-    wait_until(lambda: told == [here.token], 10, "nothing was told")
-    teller.stop()
-    assert told == [here.token] * 2  # the last one at the end, since something may just have been committed
+def test_every_commit_with_events_is_told_after_it(here: Database, telling: Database) -> None:
+    """And neither one without events, nor one that is taken back."""
+    address = here.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(address, autocommit=True) as ear:
+        ear.execute(f"LISTEN {kernel_news.CHANNEL}")
+        telling.rehearse(lambda session: jobs.submit(session, CLOUD, Order(KIND, None)))
+        telling.run(lambda session: turn.take(session, "quiet", timedelta(minutes=1)))
+        submit(telling, "r1")
+        assert [each.payload for each in ear.notifies(timeout=30, stop_after=1)] == [telling.token]
+        with here.read() as session:
+            assert len(events.after(session, Cursor(0, 0), 9).events) == 1
+        submit(telling, "r2")
+        kernel_news.tell(here)
+        told = [each.payload for each in ear.notifies(timeout=30, stop_after=2)]
+        assert told == [telling.token, here.token]

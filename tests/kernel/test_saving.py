@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import Session, col, select
 
@@ -80,14 +80,40 @@ def test_a_row_that_somebody_else_changed_is_not_written(world: World) -> None:
             sa.update(Flavor).values(version=Flavor.version + 1).execution_options(synchronize_session=False)
         )
         row.name = "b"
-        with pytest.raises(StaleDataError):
-            session.flush()
-        session.rollback()
+        session.flush()
 
-    with world.db.write() as session:
+    def late_and_looks(session: Session) -> None:
         late(session)
+        session.exec(select(Flavor.id)).all()
+
+    for work in (late, late_and_looks):  # PostgreSQL is told, and tells, with the next statement or the commit
+        with pytest.raises((StaleDataError, OperationalError)) as caught:
+            world.db.run(work)
+        assert getattr(getattr(caught.value, "orig", None), "sqlstate", "40001") == "40001"
+        with world.db.read() as session:
+            assert session.exec(select(Flavor.name, Flavor.version)).all() == [("a", 1)]
+
+
+def test_a_unit_of_work_that_somebody_else_was_in_the_way_of_is_done_again(world: World) -> None:
+    world.db.run(lambda session: session.add(flavor("a")))
+    tries: list[int] = []
+
+    def work(session: Session) -> None:
+        row = session.exec(select(Flavor).where(Flavor.name == "a")).one()
+        if not tries:
+            session.execute(
+                sa.update(Flavor).values(version=Flavor.version + 1).execution_options(synchronize_session=False)
+            )
+        tries.append(row.version)
+        row.ram_mib = 7
+        session.add(flavor("b"))
+
+    world.db.run(work)
+    assert tries == [1, 1]
     with world.db.read() as session:
-        assert session.exec(select(Flavor.name, Flavor.version)).all() == [("a", 1)]
+        assert session.exec(select(Flavor.name, Flavor.ram_mib, Flavor.version).order_by(Flavor.name)).all() == [
+            ("a", 7, 2), ("b", 1, 1)
+        ]  # fmt: skip
 
 
 def test_a_savepoint_that_is_rolled_back_takes_rows_back(world: World) -> None:

@@ -12,9 +12,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlmodel import Session
 
 from gateway.kernel import straight
 from gateway.kernel.db import Database
+from gateway.kernel.errors import Unavailable
 from gateway.kernel.prepared import Prepared
 
 META = sa.MetaData()
@@ -155,6 +157,174 @@ def test_others_go_on_while_one_waits(db: Database) -> None:
 
     def change() -> None:
         db.run(lambda session: RENAME.run(session, least=1, to="second"))
+        done.set()
+
+    with db.write() as session:
+        RENAME.run(session, least=1, to="first")
+        thread = threading.Thread(target=change)
+        thread.start()
+        waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                          " AND datname = current_database()")  # fmt: skip
+        while not session.execute(waiting).scalar_one():
+            session.execute(sa.text("SELECT pg_stat_clear_snapshot()"))
+        assert not done.is_set()
+    thread.join(60)
+    with db.read() as session:
+        assert READ.first(session, key=1)[NAMES.index("name")] == "second"
+
+
+# ---------------------------------------------------------------------------------------------- what is owed
+
+STRICT = Prepared(
+    sa.select(sa.literal_column("1") / sa.func.count()).select_from(
+        sa.update(THING).where(THING.c.id == sa.bindparam("key"), THING.c.name == sa.bindparam("was"))
+        .values(name=sa.bindparam("to")).returning(THING.c.id).cte("changed")
+    ),
+    strict=True,
+)  # fmt: skip
+
+
+def owe(session: Session, key: int, **more: Any) -> None:
+    ADD.later(session, **{**dict.fromkeys(NAMES), **more, "id": key})
+
+
+@pytest.mark.parametrize("ending", ["nothing", "a statement", "a cursor", "a savepoint"])
+def test_what_is_owed_comes_before_whatever_is_sent_next(db: Database, ending: str) -> None:
+    with db.write() as session:
+        owe(session, 1, name="first")
+        RENAME.later(session, least=1, to="second")
+        owe(session, 2)
+        if ending == "a statement":
+            assert [key for (key,) in KEYS.all(session)] == [1, 2]
+        elif ending == "a cursor":
+            assert session.execute(sa.select(THING.c.name).order_by(THING.c.id)).scalars().all() == ["second", None]
+        elif ending == "a savepoint":
+            with session.begin_nested() as savepoint:
+                owe(session, 3)
+                savepoint.rollback()
+    assert keys(db) == [1, 2]
+    with db.read() as session:
+        assert READ.first(session, key=1)[NAMES.index("name")] == "second"
+
+
+def test_what_is_owed_is_dropped_with_its_transaction(db: Database) -> None:
+
+    def fails(session: Session) -> None:
+        owe(session, 2)
+        raise LookupError
+
+    db.rehearse(lambda session: owe(session, 1))
+    with pytest.raises(LookupError):
+        db.run(fails)
+    add(db, 3)
+    assert keys(db) == [3]
+
+
+@pytest.mark.parametrize("ending", ["commit", "statement", "cursor"])
+def test_what_fails_of_it_fails_the_transaction(db: Database, ending: str) -> None:
+    """Nothing of it is done, and the connection is as good as before."""
+    add(db, 1)
+    with db.read() as session:
+        pid = session.execute(PID).scalar_one()
+
+    def work(session: Session) -> None:
+        owe(session, 2)
+        owe(session, 1)
+        owe(session, 3)
+        if ending == "statement":
+            KEYS.all(session)
+        elif ending == "cursor":
+            session.execute(PID)
+
+    with pytest.raises(IntegrityError):
+        db.run(work)
+    assert keys(db) == [1]
+    with db.read() as session:
+        assert session.execute(PID).scalar_one() == pid
+
+
+def test_a_row_that_others_changed_has_the_transaction_done_again(db: Database) -> None:
+    add(db, 1, name="a")
+    tried: list[str] = []
+
+    def work(session: Session) -> None:
+        was = READ.first(session, key=1)[NAMES.index("name")]
+        if not tried:
+            db.run(lambda other: RENAME.run(other, least=1, to="b"))
+        tried.append(was)
+        STRICT.later(session, key=1, was=was, to=was + "!")
+        owe(session, 1 + len(tried))
+
+    db.run(work)
+    assert tried == ["a", "b"]
+    assert keys(db) == [1, 3]
+    with db.read() as session:
+        assert READ.first(session, key=1)[NAMES.index("name")] == "b!"
+
+
+def test_what_follows_a_commit_follows_nothing_else(db: Database) -> None:
+    add(db, 9)
+    after = Prepared(sa.select(sa.func.pg_advisory_lock(sa.bindparam("number", type_=sa.BigInteger))))
+    held = sa.text("SELECT objid FROM pg_locks WHERE locktype = 'advisory' ORDER BY objid")
+    db.rehearse(lambda session: after.afterwards(session, number=1))
+
+    def refused(session: Session) -> None:
+        after.afterwards(session, number=2)
+        owe(session, 9)
+
+    with pytest.raises(IntegrityError):
+        db.run(refused)
+    fails = Prepared(sa.select(sa.bindparam("number", type_=sa.Integer) / sa.literal_column("0")))
+    with db.write() as session:
+        fails.afterwards(session, number=3)
+        owe(session, 1)
+    with db.write() as session:
+        after.afterwards(session, number=4)
+        KEYS.all(session)
+        assert session.execute(held).scalars().all() == []
+    with db.read() as session:
+        assert session.execute(held).scalars().all() == [4]
+    assert keys(db) == [1, 9]
+
+
+def test_much_may_be_owed(db: Database) -> None:
+    """More than the socket takes at once, in both directions."""
+    echo = Prepared(sa.select(sa.bindparam("said", type_=sa.Text)))
+    with db.write() as session:
+        for key in range(30):
+            owe(session, key, raw=bytes(500_000))
+            echo.later(session, said="x" * 500_000)
+    assert keys(db) == list(range(30))
+
+
+def test_a_cut_connection_is_told_of_and_replaced(db: Database) -> None:
+    add(db, 1)
+    cut = sa.text("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()"
+                  " AND pid <> pg_backend_pid()")  # fmt: skip
+    other = sa.create_engine(db.url, poolclass=sa.NullPool)
+
+    def work(session: Session) -> None:
+        owe(session, 2)
+        with other.connect() as connection:
+            connection.execute(cut)
+
+    with pytest.raises(Unavailable) as caught:
+        db.run(work)
+    cause = caught.value.__cause__
+    assert isinstance(cause, OperationalError)
+    assert cause.connection_invalidated
+    other.dispose()
+    assert keys(db) == [1]
+
+
+def test_others_go_on_while_what_is_owed_waits(db: Database) -> None:
+    """As above, for several statements at once."""
+    add(db, 1)
+    done = threading.Event()
+
+    def change() -> None:
+        with db.write() as session:
+            RENAME.later(session, least=1, to="second")
         done.set()
 
     with db.write() as session:
