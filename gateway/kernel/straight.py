@@ -153,8 +153,8 @@ class Straight(psycopg.Connection[Any]):
         self._autocommit = value
 
     def _set_isolation_level(self, value: Any) -> None:
-        """As above."""
-        if self.pgconn.transaction_status != TransactionStatus.IDLE or value != self._isolation_level:
+        """As above. SQLAlchemy asks for none where it asks for AUTOCOMMIT, which has no use for one."""
+        if value is not None and value != self._isolation_level:
             super()._set_isolation_level(value)
 
     # ------------------------------------------------------------------------------------------ pipelines
