@@ -1,6 +1,7 @@
 """Events and pushed objects in the graph: the log from a cursor, and single objects as they change."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,12 +29,52 @@ from resolvers.kernel.interests import Interest
 from resolvers.kernel.roots import subscription
 from resolvers.transport.audience import Contexts, Tail
 
+AHEAD_S = 1.0
+"""An object that was read for another event is shown for so long: as long as an answer is kept for who asks alike."""
+
+
+class Together:
+    """Entries that came together: when one's object is asked for, those of the others of its noun are read too, by the
+    same statement. What was read for somebody is shown to them alone (:attr:`Context.sight`), and was read after all of
+    these entries were committed: an object may be newer than its event, as ever, and is never older.
+    """
+
+    def __init__(self, entries: Sequence[events.Event]) -> None:
+        self._entries = entries
+        self._read: dict[Hashable, tuple[float, dict[UUID, Any]]] = {}
+
+    async def object(self, context: Context, entry: events.Event) -> Any:
+        """The row of an entry as this context may see it; None when it may not, or it is gone."""
+        noun, uid, key = nouns.BY_PREFIX[entry.noun], entry.object_uid, (entry.noun, context.sight)
+        until, rows = self._read.get(key, (0.0, {}))
+        if uid in rows and time.monotonic() < until:
+            return rows[uid]
+
+        def load(session: Session, uids: Sequence[UUID]) -> dict[UUID, Any]:
+            until = time.monotonic() + AHEAD_S
+            wanted = list(dict.fromkeys([*uids, *self._uids(context.subject, entry)]))
+            found = noun.find(session, context.subject, wanted)
+            if not context.personal:
+                self._read[key] = until, {uid: found.get(uid) for uid in wanted}
+            return found
+
+        return await context.batch(("event", noun.prefix), load, single=True).load(uid)
+
+    def _uids(self, subject: Subject, entry: events.Event) -> Iterator[UUID]:
+        """Of all objects of its noun that are to be told of to a subject."""
+        return (
+            each.object_uid
+            for each in self._entries
+            if each.noun == entry.noun and each.cursor > entry.cursor and events.visible(subject, each)
+        )
+
 
 @strawberry.type(description="One change of one object.")
 class Event:
     """An entry of the event log."""
 
     entry: strawberry.Private[events.Event]
+    together: strawberry.Private[Together]
 
     @property
     def shared(self) -> Hashable:
@@ -78,12 +119,7 @@ class Event:
     @strawberry.field(graphql_type=Node | None, description="The object as it is now; null when it is gone.")
     async def object(self, info: Info) -> Any:
         """The object."""
-        context: Context = info.context
-        noun = nouns.BY_PREFIX[self.entry.noun]
-        found = await context.batch(
-            ("event", noun.prefix), lambda session, uids: noun.find(session, context.subject, uids), single=True
-        ).load(self.entry.object_uid)
-        return wrap(found)
+        return wrap(await self.together.object(info.context, self.entry))
 
 
 class EventFilter(Command):
@@ -118,10 +154,12 @@ async def all_events(
     own = _alone(context)
     while context.together:
         end = await feed.newest()  # others may have come as far, though nothing that is wanted was on the way
-        async for entry in feed.past(place, uid):
-            place = entry.cursor
-            if await _told(entry, interest, own):
-                yield Event(entry=entry)
+        async for entries in feed.past(place, uid):
+            together = Together(entries)
+            for entry in entries:
+                place = entry.cursor
+                if await _told(entry, interest, own):
+                    yield Event(entry=entry, together=together)
         place = max(place, end)
         tail = Tail(("events", kinds, uid), place, partial(_shared, feed, place, interest))
         yield tail
@@ -133,10 +171,12 @@ async def all_events(
 
 async def _live(feed: Any, after: Cursor, interest: Interest, contexts: Contexts) -> AsyncGenerator[Event, None]:
     """What happens behind a cursor, as those may know it in whose name ``contexts`` are."""
-    async with aclosing(feed.stream(after, interest)) as entries:
-        async for entry in entries:
-            if await _told(entry, interest, contexts):
-                yield Event(entry=entry)
+    async with aclosing(feed.stream(after, interest)) as found:
+        async for entries in found:
+            together = Together(entries)
+            for entry in entries:
+                if await _told(entry, interest, contexts):
+                    yield Event(entry=entry, together=together)
 
 
 async def _shared(feed: Any, after: Cursor, interest: Interest, contexts: Contexts) -> AsyncGenerator[Event, None]:
@@ -231,8 +271,8 @@ class _Thing:
 
     async def live(self, after: Cursor, uid: UUID, version: int, contexts: Contexts) -> AsyncGenerator[Any, None]:
         """Its changes behind a cursor and a version, as those see it in whose name ``contexts`` are."""
-        async with aclosing(self.feed.stream(after, Interest(uid))) as entries:
-            async for entry in entries:
+        async with aclosing(self.feed.stream(after, Interest(uid))) as found:
+            async for entries in found:  # of one object: all of them are told of by what it is behind the last
                 context = await contexts()
                 try:
                     row = await context.read(partial(self._seen_by, context.subject))
@@ -240,7 +280,7 @@ class _Thing:
                     return
                 if row.version > version:
                     version = row.version
-                    yield pushed(row, entry.cursor)
+                    yield pushed(row, entries[-1].cursor)
                     if self.is_done(row):
                         return
 

@@ -69,6 +69,13 @@ class Context:
         """The subject's."""
         return self.subject.standing
 
+    @property
+    def sight(self) -> Hashable:
+        """Whom else may be shown what this context's subject was: those of its standing when it is a typical one (but
+        not what is ``personal``), else equal viewers.
+        """
+        return ("standing", self.standing) if isinstance(self.subject, Typical) else ("viewer", self.viewer)
+
     def typical(self) -> Context:
         """A context of anybody with this standing: what it shows is for all of them, unless it is ``personal``."""
         return Context(subject=Typical.of(self.subject), services=self.services)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -40,6 +40,8 @@ LOOK_APART_S = (0.01, 0.02)
 AHEAD = 4
 """So many looks may come early: the few commits of a quick job are told at once each, those of many jobs together."""
 MOST_WAITING = 5_000
+TOGETHER = 16
+"""So many events at most are handed over at once."""
 
 EVERYTHING = Interest()
 
@@ -62,6 +64,15 @@ class Subscriber:
         if not self.overflown:
             self.waiting.append(event)
         self.ready.set()
+
+    def take(self, last: Cursor) -> list[Event]:
+        """The next of those that wait behind ``last``, up to TOGETHER of them; none when nothing waits."""
+        found: list[Event] = []
+        while self.waiting and len(found) < TOGETHER:
+            event = self.waiting.popleft()
+            if event.cursor > last:
+                found.append(event)
+        return found
 
 
 class Feed:
@@ -96,9 +107,9 @@ class Feed:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    async def stream(self, after: Cursor | None, interest: Interest = EVERYTHING) -> AsyncIterator[Event]:
-        """Events behind a cursor (None: from now on), in the log's order, without end. What is there already comes
-        whatever its noun and tenant.
+    async def stream(self, after: Cursor | None, interest: Interest = EVERYTHING) -> AsyncGenerator[list[Event], None]:
+        """Events behind a cursor (None: from now on), in the log's order, without end: each time as many as are there,
+        up to TOGETHER. What is there already comes whatever its noun and tenant.
         """
         subscriber, object_uid = Subscriber(), interest.object_uid
         self._subscribers.add(subscriber, interest)
@@ -107,20 +118,18 @@ class Feed:
             if after is None:
                 after = await self.newest()
             last = after
-            async for event in self.past(last, object_uid):
-                last = event.cursor
-                yield event
+            async for logged in self.past(last, object_uid):
+                last = logged[-1].cursor
+                yield logged
             while True:
                 if subscriber.overflown:
                     subscriber.overflown = False
-                    async for event in self.past(last, object_uid):
-                        last = event.cursor
-                        yield event
-                while subscriber.waiting:
-                    event = subscriber.waiting.popleft()
-                    if event.cursor > last:
-                        last = event.cursor
-                        yield event
+                    async for logged in self.past(last, object_uid):
+                        last = logged[-1].cursor
+                        yield logged
+                while some := subscriber.take(last):
+                    last = some[-1].cursor
+                    yield some
                 subscriber.ready.clear()
                 if not subscriber.waiting and not subscriber.overflown:
                     await subscriber.ready.wait()
@@ -136,12 +145,12 @@ class Feed:
 
         return await on_thread(read)
 
-    async def past(self, cursor: Cursor, object_uid: UUID | None = None) -> AsyncIterator[Event]:
-        """What the log has behind a cursor, until there is no more."""
+    async def past(self, cursor: Cursor, object_uid: UUID | None = None) -> AsyncGenerator[list[Event], None]:
+        """What the log has behind a cursor, until there is no more; up to TOGETHER of it each time."""
         while True:
             found = (await on_thread(self._reader(cursor, object_uid))).events
-            for event in found:
-                yield event
+            for start in range(0, len(found), TOGETHER):
+                yield found[start : start + TOGETHER]
             if len(found) < BATCH:
                 return
             cursor = found[-1].cursor

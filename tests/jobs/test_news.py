@@ -28,6 +28,7 @@ from gateway.kernel.news import tell_of_commits
 from resolvers.kernel import feed as feeds
 from resolvers.kernel.feed import Feed
 from tests.jobs.queue import KIND, submit
+from tests.jobs.told import singly
 from tests.servers.daemon import wait_until
 from tests.servers.postgres import PostgresServer
 
@@ -64,7 +65,7 @@ async def following(db: Database) -> AsyncIterator[tuple[Feed, Callable[[], Awai
     """A feed that hears, and a way to get the next event from it."""
     feed = Feed(db)
     feed.start()
-    stream = feed.stream(Cursor(0, 0))
+    stream = singly(feed.stream(Cursor(0, 0)))
     coming = asyncio.ensure_future(anext(stream))
     try:
         await until(lambda: feed._ear.hears)

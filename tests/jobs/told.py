@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 from sqlmodel import col, select
 
 from gateway.jobs import event as events
@@ -20,3 +23,11 @@ def all_told(db: Database) -> None:
             return last is None or events.newest(session) == last
 
     wait_until(told, 30, "an older transaction stays open")
+
+
+async def singly(stream: AsyncGenerator[list[Event], None]) -> AsyncGenerator[Event, None]:
+    """The events of a feed's stream, one by one."""
+    async with aclosing(stream) as found:
+        async for together in found:
+            for each in together:
+                yield each
