@@ -7,15 +7,16 @@ takes; a host that refuses, or a bug, leaves the job STUCK after some tries: vis
 
 The record of a step that changed no row and remembered nothing is **held back** for a moment and written with the next
 one, so a quick job costs few commits. Nothing rests on such a record: steps are done again after a crash, and whoever
-takes a job over counts every step that its predecessor may have begun as one to take back (``unsure``). Before each
-step that follows a record held back, the row's version is looked at: a job that was cancelled or taken over in the
-meantime goes no further.
+takes a job over counts every step that its predecessor may have begun as one to take back (``unsure``). A step
+that follows a record held back begins nothing outside before the row's version was looked at (``Run.look``), and
+commits nothing if the job was cancelled before such a look: a job that was cancelled or taken over in the meantime goes
+no further.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from gateway.jobs.job import Fenced, Job, Status, StepStatus
 from gateway.jobs.job import Step as Told
 from gateway.kernel import errors
 from gateway.kernel.errors import Refusal, Unavailable
-from workers.saga import TRIES, Change, Run, Saga, Step
+from workers.saga import TRIES, Change, ChangedError, Guard, Outside, Run, Saga, Step
 
 if TYPE_CHECKING:
     from workers.runner import Runner
@@ -107,25 +108,42 @@ class Course:
         for index, step in enumerate(self.found.steps):
             if self.steps[index].status is StepStatus.DONE:
                 continue
-            if self.job.cancel_requested and not self.found.forward:
-                self._turn_back(index, errors.Cancelled("The job was cancelled."), None)
+            behind = self.behind  # before the next line: the thread that tells may end it, and find out about a cancel
+            if self._cancelled(index):
                 return
             if self.runner.stopping.is_set():
                 self._wait(timedelta(0))
                 return
-            if not self._advance(index, step):
+            if not self._advance(index, step, self._look if behind else None):
                 return
 
-    def _advance(self, index: int, step: Step) -> bool:
+    def _cancelled(self, index: int) -> bool:
+        """Whether the job turned back before this step, as it was asked to."""
+        if not self.job.cancel_requested or self.found.forward:
+            return False
+        self._turn_back(index, errors.Cancelled("The job was cancelled."), None)
+        return True
+
+    def _look(self, read: Callable[[], int | None]) -> None:
+        """A :data:`Guard`. The lock keeps the thread that tells from writing between the look and the comparison."""
+        with self._lock:
+            if read() != self.job.version or self.job.cancel_requested:
+                raise ChangedError
+
+    def _advance(self, index: int, step: Step, guard: Guard | None = None) -> bool:
         if self.begun != index:
             self._commit(lambda _s, _j: None, _running(self.steps, index, self.runner.db.clock()))
             self.begun = index
         run = self._new_run()
+        run.guard = guard
         try:
             change = step.do(run)
             self._done(index, run, change)
         except (Fenced, Unavailable):
             raise
+        except ChangedError:  # who changed it turns out when what was held back is written
+            self._commit(self._progressed, self.steps)
+            return not self._cancelled(index) and self._advance(index, step)
         except Exception as error:  # noqa: BLE001 - whatever happened, the job must settle
             return self._failed(index, run, error)
         return True
@@ -236,13 +254,11 @@ class Course:
 
     def _new_run(self) -> Run:
         return Run(
-            db=self.runner.db,
-            hosts=self.runner.hosts,
+            outside=Outside(self.runner.db, self.runner.hosts, self.runner.settings),
             job_id=self.job.id,
             uid=jobs.NOUN.public(self.job),
             arguments=dict(self.job.arguments),
             memory=dict(self.job.memory),
-            settings=self.runner.settings,
             addresses=self._addresses,
             known=self._known,
         )
@@ -255,11 +271,13 @@ class Course:
             steps = _running(steps, index + 1, now)
         with self._lock:
             quiet = change is None and not last and self.job.tries == 0 and run.memory == self.job.memory
-            if quiet and now - self.written < HELD and jobs.version(self.runner.db, self.job.id) == self.job.version:
+            if quiet and now - self.written < HELD:
                 self.steps, self.begun, self.behind = steps, index + 1, True
                 return
 
             def record(session: Session, job: Job) -> None:
+                if run.guard is not None and job.cancel_requested:  # nothing was begun, and nothing looked at, since
+                    raise ChangedError
                 _recall(job, run)
                 if change is not None:
                     change(session, job)

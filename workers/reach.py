@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from sqlmodel import Session
+import sqlalchemy as sa
+from sqlmodel import Session, col
 
 from gateway.compute.host import Host
-from gateway.kernel.prepared import get
+from gateway.jobs.job import Job
+from gateway.kernel.prepared import Prepared, get, rows_of
 from gateway.kernel.secretbox import Sealed
 from workers.hypervisor import Address
 from workers.saga import Run
@@ -44,8 +46,42 @@ def call(run: Run, host_id: int, work: Any, *, seconds: float = 120.0) -> Any:
     where = run.addresses.get(host_id)
     if where is None:
         with run.read() as session:
-            where = run.addresses[host_id] = address(session, host_id)
+            where = run.addresses[host_id] = address_of(session, host_of(session, run, host_id))
     return run.hosts.call(where, work, seconds=seconds)
+
+
+_WITH_JOB = Prepared(
+    sa.select(
+        sa.select(sa.inspect(Job).columns.version).where(col(Job.id) == sa.bindparam("job")).scalar_subquery(),
+        *rows_of(Host).columns,
+    ).where(col(Host.id) == sa.bindparam("host"))
+)
+"""A host's row, and how the job's is by now."""
+
+
+def host_of(session: Session, run: Run, host_id: int) -> Host:
+    """A host as this claim of the job found it, and with it the look at the job's row, if one is due: whoever wants a
+    host is about to call it. Raises LookupError when it is gone.
+    """
+    hosts: dict[int, Host] = run.known.setdefault("hosts", {})
+    if host_id in hosts:
+        return hosts[host_id]
+    found = None
+
+    def read() -> int | None:
+        nonlocal found
+        row = _WITH_JOB.first(session, job=run.job_id, host=host_id)
+        found = None if row is None else rows_of(Host).object(session, row[1:])
+        return None if row is None else row[0]
+
+    if run.guard is not None:
+        run.look(read)
+    else:
+        found = get(session, Host, host_id)
+    if found is None:
+        raise LookupError(f"host {host_id} is gone")
+    hosts[host_id] = found
+    return found
 
 
 AT_ONCE = 16

@@ -5,6 +5,9 @@ verbs, so doing it twice equals doing it once) and then returns its row changes,
 record that the step is done. ``undo`` takes it back and accepts that nothing may have happened. Nothing external
 happens inside an open transaction, and every commit is fenced by the job's attempt. How a saga is gone through, and
 what follows from what a step raises, is in workers/course.py.
+
+A step has no way out but its :class:`Run`: to hosts, to the database other than to read, to files by the settings'
+folders. Before the first of these is taken the job's row is looked at, if it is due (``guard``); so no step can forget.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from typing import Any
 
 from sqlmodel import Session
 
+from gateway.jobs import job as jobs
 from gateway.jobs.job import Job
 from gateway.kernel.db import Database
 from gateway.kernel.errors import Refusal
+from gateway.kernel.prepared import Prepared
 
 TRIES = 6
 """How often a step is begun before Transient counts as failed."""
@@ -75,30 +80,79 @@ def saga(
     return SAGAS[kind]
 
 
-@dataclass(slots=True)
-class Run:
-    """What a step may use: the job's arguments, what earlier steps kept in ``memory``, the database and ``hosts``
-    (the way to hypervisors, see workers.hypervisor). ``say`` sets the step's message.
+class ChangedError(Exception):
+    """The job's row is not as this claim knows it: the step goes no further. For the course; a step lets it pass."""
+
+
+Guard = Callable[[Callable[[], int | None]], None]
+"""Takes what reads the version of the job's row, and raises ChangedError if that is not the one known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Where a step may have effects: the database, ``hosts`` (the way to hypervisors, see workers.hypervisor), and
+    files, which lie in folders that the settings name.
     """
 
     db: Database
     hosts: Any
+    settings: Any = None
+
+
+@dataclass(slots=True)
+class Run:
+    """What a step may use: the job's arguments, what earlier steps kept in ``memory``, and the ways out: ``db``,
+    ``hosts`` and ``settings``. What only reads uses :meth:`read`. ``say`` sets the step's message.
+    """
+
+    outside: Outside = field(repr=False)
     job_id: int
     uid: str
     arguments: dict[str, Any]
     memory: dict[str, Any]
     message: str | None = None
-    settings: Any = None
+    guard: Guard | None = None
+    """Set where the step follows a record that is held back, until the job's row was looked at."""
     addresses: dict[int, Any] = field(default_factory=dict)
     """How hosts are reached, as this claim of the job found out (see workers.reach)."""
     known: dict[str, Any] = field(default_factory=dict)
     """What this claim of the job read already and need not read again; another claim begins without."""
 
+    @property
+    def db(self) -> Database:
+        """The database, to change rows beside the step's record."""
+        self.look()
+        return self.outside.db
+
+    @property
+    def hosts(self) -> Any:
+        """The way to hypervisors."""
+        self.look()
+        return self.outside.hosts
+
+    @property
+    def settings(self) -> Any:
+        """The settings, with the folders of this worker."""
+        self.look()
+        return self.outside.settings
+
+    def look(self, read: Callable[[], int | None] | None = None) -> None:
+        """Before anything outside is begun: find out whether the job's row is as this claim knows it, if that is due.
+        ``read`` is for those who find out the row's version along with something else. Raises ChangedError.
+        """
+        if self.guard is not None:
+            self.guard(read or (lambda: jobs.version(self.outside.db, self.job_id)))
+            self.guard = None
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that only reads."""
-        with self.db.read() as session:
+        with self.outside.db.read() as session:
             yield session
+
+    def value(self, statement: Prepared, **given: Any) -> Any:
+        """The first value that a statement finds which only reads, None when there is none."""
+        return self.outside.db.value(statement, given)
 
     def say(self, message: str) -> None:
         """What people are told about this step."""

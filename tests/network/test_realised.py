@@ -22,13 +22,13 @@ from tests.world import World
 from workers.network import network as network_work
 from workers.network import port as port_work
 from workers.reach import address_of
-from workers.saga import Run
+from workers.saga import Outside, Run
 
 
 def a_run(world: World) -> Run:
     """A job's run that is live, outside the queue."""
     job = world.db.run(lambda session: jobs.submit(session, CLOUD, Order("test.port", None)))
-    return Run(world.db, world.hosts, job.id, jobs.NOUN.public(job), {}, {})
+    return Run(Outside(world.db, world.hosts), job.id, jobs.NOUN.public(job), {}, {})
 
 
 def behind_our_back(world: World, centre: DataCentre, work: object) -> None:
@@ -236,7 +236,7 @@ def test_rules_that_change_while_a_port_is_made_are_the_ones_it_has(world: World
                 alice.do("securityGroupRuleAdd", "rule { id }", **given)
             return world.hosts.call(where, work, seconds=seconds)  # type: ignore[arg-type]
 
-    run.hosts = Hosts()
+    run.outside = Outside(world.db, Hosts())
     port_work.ensure_on_host(run, cloud.key(world, held), world.host_row(centre.name).id)
     (there,) = centre.snapshot_of_world().ports.values()
     assert [each["port_min"] for each in there.rules or [] if each["direction"] == "INGRESS"] == [80]
@@ -268,7 +268,7 @@ def test_a_port_that_goes_while_its_rules_are_applied_is_not_left_behind(world: 
             gone = port_work.spec(session, port_id)
         driver.networks.remove_port(gone.network_id, gone.id, deadline)  # type: ignore[attr-defined]
 
-    run.hosts = Hosts()
+    run.outside = Outside(world.db, Hosts())
     assert port_work.apply(run, port_id, host_id) is False
     assert centre.snapshot_of_world().ports == {}
     port_work.remove_from_host(other, port_id, host_id)

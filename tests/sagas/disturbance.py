@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -94,36 +94,87 @@ def undo_failing(failures: list[int]) -> Callable[[Step], Step]:
     return change
 
 
-def calling_first(call: Callable[[], object]) -> Callable[[Step], Step]:
+def calling_first(call: Callable[[Run], object]) -> Callable[[Step], Step]:
     """A step before whose effect something happens, once."""
     return _calling(call, before=True)
 
 
-def calling_after(call: Callable[[], object]) -> Callable[[Step], Step]:
+def calling_after(call: Callable[[Run], object]) -> Callable[[Step], Step]:
     """A step behind whose effect, before its commit, something happens, once."""
     return _calling(call, before=False)
 
 
-def _calling(call: Callable[[], object], *, before: bool) -> Callable[[Step], Step]:
+def _calling(call: Callable[[Run], object], *, before: bool) -> Callable[[Step], Step]:
     called: list[bool] = []
 
-    def once() -> None:
+    def once(run: Run) -> None:
         if not called:
             called.append(True)
-            call()
+            call(run)
 
     def change(step: Step) -> Step:
         def do(run: Run) -> Change | None:
             if before:
-                once()
+                once(run)
             found = step.do(run)
             if not before:
-                once()
+                once(run)
             return found
 
         return replace(step, do=do, rows=False)  # what happens meanwhile cannot happen within its commit
 
     return change
+
+
+@dataclass(slots=True)
+class Intrusion:
+    """Something that others do to a job while a step is under way, and what came of it: ``call`` does it. ``late`` are
+    the steps that called hosts after it, of the claim it happened to; ``begun`` tells whether the step under way had
+    looked at the job's row, or needed not: only then it may go on.
+    """
+
+    deed: Callable[[], object]
+    begun: bool = True
+    late: list[int] = field(default_factory=list)
+    _doing: list[int] = field(default_factory=list)
+    _over: bool = False
+
+    def call(self, run: Run) -> None:
+        """It happens now."""
+        self.begun = run.guard is None
+        doing, self._doing = self._doing, []
+        self.deed()
+        self._doing, self._over = doing, True
+
+    @contextmanager
+    def watched(self, stage: Stage, kind: str) -> Iterator[None]:
+        """Note who calls hosts."""
+        found, hosts = saga.SAGAS[kind], stage.world.hosts
+        called = hosts.call
+
+        def noting(*given: Any, **named: Any) -> Any:
+            if self._over and self._doing:
+                self.late.append(self._doing[-1])
+            return called(*given, **named)
+
+        steps = tuple(self._told(index, step) for index, step in enumerate(found.steps))
+        saga.SAGAS[kind] = replace(found, steps=steps)
+        stage.world.hosts.call = noting  # type: ignore[method-assign]  # one stage's only
+        try:
+            yield
+        finally:
+            saga.SAGAS[kind] = found
+            del stage.world.hosts.call  # the class's own is behind it
+
+    def _told(self, index: int, step: Step) -> Step:
+        def do(run: Run) -> Change | None:
+            self._doing.append(index)
+            try:
+                return step.do(run)
+            finally:
+                self._doing.pop()
+
+        return replace(step, do=do)
 
 
 def cancel(stage: Stage, job: Job) -> None:

@@ -87,7 +87,7 @@ def test_a_quick_job_is_written_down_twice_and_a_slow_one_as_it_goes(template: T
                 job = session.get_one(Job, template.job.id)
             seen.append((job.version, [each.status.value for each in job.told]))
 
-        def slowly() -> None:
+        def slowly(_run: object) -> None:
             look()
             stage.world.clock.at += timedelta(seconds=1)
             stage.world.runner.tell()

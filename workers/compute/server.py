@@ -161,7 +161,7 @@ _IMAGE_UID = Prepared(sa.select(col(Image.uid)).where(col(Image.id) == sa.bindpa
 
 def _disks(run: Run) -> Change | None:
     server = _facts(run)
-    image_uid = run.db.value(_IMAGE_UID, {"key": server.image_id}) if server.image_id is not None else None
+    image_uid = run.value(_IMAGE_UID, key=server.image_id) if server.image_id is not None else None
     with run.read() as session:
         fresh = _fresh(session, run)
     wanted = [VolumeSpec(volume.uid, volume.size_gib * _GIB) for volume in fresh]

@@ -43,7 +43,7 @@ _READY = Prepared(
 
 def ensure_on_host(run: Run, image_id: int, host_id: int) -> None:
     """Bring an ACTIVE image to a host, if it is not there. Raises InvalidState, Refused, or the driver's errors."""
-    if run.db.value(_READY, {"image": image_id, "host": host_id}):
+    if run.value(_READY, image=image_id, host=host_id):
         return
     with run.read() as session:
         image = _active(session, image_id)
