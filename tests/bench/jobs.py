@@ -119,7 +119,7 @@ def measure(
     own = folder / "jobs-scaled"
     own.mkdir()
     with ExitStack() as stack:
-        ground = Ground.lay(own, postgres.create_database())
+        ground = Ground.lay(own, postgres.over_socket(postgres.create_database()))
         stack.callback(ground.db.close)
         ground.hosts(1, "sim", state=str(own / "sim"))
         port = free_port()
