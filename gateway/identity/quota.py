@@ -159,7 +159,7 @@ def _count(session: Session, tenant_id: int, amounts: Mapping[Resource, int], *,
     given: dict[str, Any] = {"of": tenant_id}
     for at, (resource, amount) in enumerate(wanted.items()):
         given |= {f"what_{at}": resource, f"more_{at}": amount}
-    counted = {resource for (resource,) in _adding(len(wanted), limited).all(session, **given)}
+    counted = {resource for (resource,) in _adding(len(wanted), limited=limited).all(session, **given)}
     return {resource: amount for resource, amount in wanted.items() if resource not in counted}
 
 
@@ -167,7 +167,7 @@ _TABLE: sa.Table = Quota.__table__  # type: ignore[attr-defined]  # every table 
 
 
 @cache
-def _adding(count: int, limited: bool) -> Prepared:  # noqa: FBT001 - a key of the cache
+def _adding(count: int, *, limited: bool) -> Prepared:
     """Adds ``:more_0`` to the use of ``:what_0`` and so on, where ``limited`` only those for which there is room, and
     finds which it added. Several rows are locked in the order of their keys, in which the unit of work writes them too,
     so that two who want the same rows never wait for each other in a circle: an UPDATE alone takes them as it comes

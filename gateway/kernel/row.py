@@ -1,8 +1,9 @@
 """The mixin of every table, and the column types that behave alike on SQLite and PostgreSQL.
 
 Each row has an integer key for joins, a unique UUIDv7 that is public as TypeID, and a ``version`` which SQLAlchemy
-compares and raises with every update: a change made on a stale copy fails instead of overwriting (StaleDataError),
-and :meth:`gateway.kernel.db.Database.run` tries again on fresh rows. So every change of state is compare-and-set.
+compares and raises with every update: a change made on a stale copy fails instead of overwriting (StaleDataError, or
+on PostgreSQL a failure to serialize, with the next statement or the commit), and
+:meth:`gateway.kernel.db.Database.run` tries again on fresh rows. So every change of state is compare-and-set.
 
 Tables carry no ORM relationships; JSON columns are reassigned, never changed in place.
 """

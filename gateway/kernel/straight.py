@@ -200,8 +200,10 @@ class Straight(psycopg.Connection[Any]):
         """
         libpq = self.pgconn
         found: list[Any] = []
-        while libpq.flush():
-            select.select([libpq.socket], [libpq.socket], [])
+        while libpq.flush():  # more than the socket takes at once; what the server says meanwhile is to be taken, too
+            self._poll.modify(libpq.socket, select.POLLIN | select.POLLOUT)
+            self._poll.poll()
+            self._poll.modify(libpq.socket, select.POLLIN)
             libpq.consume_input()
         while True:
             while libpq.is_busy():

@@ -124,7 +124,7 @@ class PostgresServer:
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{name}"
 
     def over_socket(self, url: str) -> str:
-        """The same database by the server's Unix socket, which costs both sides half of what loopback does."""
+        """The same database by the server's Unix socket, which costs both less than loopback does (decision 0040)."""
         return f"postgresql+psycopg://postgres@/{url.rpartition('/')[2]}?host={self.daemon.folder}&port={self.port}"
 
     def _execute(self, *statements: sql.SQL | sql.Composed) -> None:
