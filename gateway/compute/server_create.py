@@ -7,9 +7,11 @@ happen.
 
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, Self
+from uuid import UUID
 
+import sqlalchemy as sa
 from pydantic import StringConstraints, field_validator, model_validator
-from sqlmodel import Field, Session
+from sqlmodel import Field, Session, col
 
 from gateway.compute import flavor as flavors
 from gateway.compute import keypair as keypairs
@@ -30,6 +32,7 @@ from gateway.kernel import ids
 from gateway.kernel.access import Role, Subject
 from gateway.kernel.command import AnyId, Command, KeyValue, Name, Retryable, Tag, unique_keys
 from gateway.kernel.errors import Invalid, InvalidState, Refusal
+from gateway.kernel.prepared import Prepared, rows_of
 from gateway.metering import usage
 from gateway.metering.usage import Metered
 from gateway.network import network as networks
@@ -294,12 +297,51 @@ class Asked(NamedTuple):
     ports: list[Port]
 
 
-def request(session: Session, server: Server, avoid: frozenset[int] = frozenset()) -> Asked:
-    """What is asked of placement for a server."""
-    held = volumes.of_server(session, server.id)
+class Made(NamedTuple):
+    """A server as its job finds it, with whose it is; its volumes and ports are empty lists where it has none, and
+    None where they are still to be read.
+    """
+
+    server: Server
+    tenant_uid: UUID
+    volumes: list[Volume] | None
+    ports: list[Port] | None
+
+
+_SERVER_ID: Any = sa.bindparam("server")
+_MADE = Prepared(
+    sa.select(
+        sa.inspect(Tenant).columns.uid,
+        sa.exists().where(col(Volume.server_id) == _SERVER_ID),
+        sa.exists().where(col(Port.server_id) == _SERVER_ID),
+        *rows_of(Server).columns,
+    ).where(col(Server.id) == _SERVER_ID, col(Tenant.id) == col(Server.tenant_id))
+)
+
+
+def made(session: Session, server_id: int) -> Made | None:
+    """A server and what comes with it, by one statement; None when it is gone."""
+    found = _MADE.first(session, server=server_id)
+    if found is None:
+        return None
+    tenant_uid, volumes_there, ports_there, *row = found
+    server = rows_of(Server).object(session, row)
+    return Made(server, tenant_uid, None if volumes_there else [], None if ports_there else [])
+
+
+def request(
+    session: Session,
+    server: Server,
+    avoid: frozenset[int] = frozenset(),
+    *,
+    held: list[Volume] | None = None,
+    connected: list[Port] | None = None,
+) -> Asked:
+    """What is asked of placement for a server. ``held`` and ``connected`` are its volumes and ports, if known."""
+    held = volumes.of_server(session, server.id) if held is None else held
     fresh = sum(v.size_gib for v in held if v.status is VolumeStatus.CREATING)
     where = [v.host_id for v in held if v.host_id is not None and v.status is not VolumeStatus.CREATING]
-    connected = ports.of_server(session, server.id)
+    connected = ports.of_server(session, server.id) if connected is None else connected
     network_ids = [p.network_id for p in connected]
     needs = {"MACHINES", "VOLUMES"} | ({"NETWORKS"} if connected else set())
     if any(p.port_security for p in connected):

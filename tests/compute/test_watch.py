@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from tests.compute.scene import Scene
 from tests.servers.daemon import wait_until
 from tests.world import World
 from workers.compute import watch
+from workers.compute.heard import Heard, Word, news
 from workers.hypervisor import Address
 from workers.reach import address_of
 from workers.sweep import Context
@@ -25,21 +27,62 @@ def test_news_that_are_older_than_what_is_recorded_change_nothing(world: World) 
     server = scene.server()
     uid = world.uid(server)
     context = Context(world.db, world.hosts, world.settings)
-    with world.db.read() as session:
-        where = address_of(session, session.exec(select(Host)).one())
-    stream = watch._begin(context, where)
+    where = the_host(world)
+    now = inspected(world, where, uid)
+    assert now.power is Power.RUNNING
+    old = Word(where, uid, replace(now, power=Power.OFF))
+    assert news(context, [old, Word(where, uid, now)]) == [old]
+    watch._record_now(context, where, uid)
+    assert scene.status(server) == "ACTIVE"
+    power(world, where, uid, PowerAction.OFF)
+    watch._record_now(context, where, uid)
+    assert scene.status(server) == "STOPPED"
+
+
+def test_word_of_a_machine_is_recorded_once_and_for_the_host_that_has_it(world: World) -> None:
+    """Over a stream: what is told while a host is being asked is asked for again afterwards, and nothing is lost."""
+    scene = Scene.make(world)
+    servers = [scene.server() for _ in range(3)]
+    uids = [world.uid(each) for each in servers]
+    context = Context(world.db, world.hosts, world.settings)
+    where = the_host(world)
+    asked: list[UUID] = []
+    free, busy = threading.Event(), threading.Event()
+
+    def record(_context: Context, _where: Address, uid: UUID) -> None:
+        asked.append(uid)
+        busy.set()
+        assert free.wait(30)
+        watch._record_now(context, where, uid)
+
+    heard = Heard(context, record)
+    stream = watch._begin(context, where, heard)
     assert isinstance(stream, SimWatch)
     try:
-        now = inspected(world, where, uid)
-        assert now.power is Power.RUNNING
-        stream._on_change(MachineChanged(uid, replace(now, power=Power.OFF)))
-        assert scene.status(server) == "ACTIVE"
-        world.hosts.call(where, lambda driver, deadline: driver.machines.power(uid, PowerAction.OFF, deadline))
-        wait_until(lambda: scene.status(server) == "STOPPED", 10, "word of what is so now")
-        stream._on_change(MachineChanged(uid, now))
-        assert scene.status(server) == "STOPPED"
+        for uid in uids:
+            power(world, where, uid, PowerAction.OFF)
+            assert busy.wait(30)
+        heard.put(replace(where, host_id=where.host_id + 1), MachineChanged(uids[0], None))  # has no such server
+        free.set()
+        wait_until(lambda: [scene.status(each) for each in servers] == ["STOPPED"] * 3, 20, "all are seen to be off")
+        assert sorted(asked) == sorted(uids)
     finally:
+        free.set()
         stream.close()
+        heard.close()
+    power(world, where, uids[0], PowerAction.ON)
+    heard.put(where, MachineChanged(uids[0], None))
+    assert scene.status(servers[0]) == "STOPPED"
+    assert len(asked) == 3
+
+
+def the_host(world: World) -> Address:
+    with world.db.read() as session:
+        return address_of(session, session.exec(select(Host)).one())
+
+
+def power(world: World, where: Address, uid: UUID, action: PowerAction) -> None:
+    world.hosts.call(where, lambda driver, deadline: driver.machines.power(uid, action, deadline))
 
 
 def inspected(world: World, where: Address, uid: UUID) -> Machine:
@@ -52,8 +95,7 @@ def test_a_list_that_is_older_than_a_server_does_not_lose_it(world: World) -> No
     """A host's machines are listed, then a server is made there, then the two are compared."""
     scene = Scene.make(world)
     context = Context(world.db, world.hosts, world.settings)
-    with world.db.read() as session:
-        where = address_of(session, session.exec(select(Host)).one())
+    where = the_host(world)
     server = scene.server()
     watch._compare(context, where, {})
     assert scene.status(server) == "ACTIVE"

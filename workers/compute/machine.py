@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TypeVar
+from uuid import UUID
 
 from sqlmodel import Session
 
@@ -30,14 +31,15 @@ def spec(
     session: Session,
     server: Server,
     *,
-    host_id: int | None = None,
+    host: Host | None = None,
+    tenant_uid: UUID | None = None,
     devices: machine_model.Devices | None = None,
     held: Sequence[Volume] | None = None,
     connected: Sequence[ports.Port] | None = None,
 ) -> MachineSpec:
     """The machine of a server, whole: root disk or boot volume first, data volumes by device, NICs in order; for its
     own host and with its own devices unless others are named. An adopted one is told nothing at a first boot, which it
-    had long ago. ``held`` and ``connected`` are its volumes and ports, if they were read already.
+    had long ago. ``tenant_uid``, ``held`` (its volumes) and ``connected`` (its ports) are given if they are known.
     """
     held = volumes.of_server(session, server.id) if held is None else held
     connected = ports.of_server(session, server.id) if connected is None else connected
@@ -48,9 +50,8 @@ def spec(
     attached = [port for port in connected if port.status is not promised]
     nics = tuple(NicSpec(port.uid, _there(session, Network, port.network_id).uid, port.mac) for port in attached)
     public = servers.NOUN.public(server)
-    tenant = _there(session, Tenant, server.tenant_id)
-    there = host_id if host_id is not None else server.host_id
-    host = get(session, Host, there)
+    tenant_uid = _there(session, Tenant, server.tenant_id).uid if tenant_uid is None else tenant_uid
+    host = get(session, Host, server.host_id) if host is None else host
     serves = host is None or Capability.DHCP in host.capabilities
     boot = FirstBoot(
         instance_id=public,
@@ -69,7 +70,7 @@ def spec(
         nics=nics,
         seed=None if server.adopted else build(boot),
         firmware=Firmware(server.firmware.value),
-        marks={"server": public, "tenant": f"{tenant.uid}"},
+        marks={"server": public, "tenant": f"{tenant_uid}"},
         devices=Devices((devices or server.devices).value),
     )
 

@@ -303,7 +303,7 @@ def _machine(run: Run) -> None:
     with run.read() as session:
         server, migration = _move(session, run)
         devices = devices_after(server, migration)
-        wanted = spec(session, server, host_id=_new(run), devices=devices)
+        wanted = spec(session, server, host=session.get(Host, _new(run)), devices=devices)
     call(run, _new(run), lambda driver, deadline: driver.machines.ensure(wanted, deadline), seconds=BUILD_S)
     run.say("The machine is defined, with the same id, MAC addresses and disks.")
 

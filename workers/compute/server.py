@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
@@ -35,7 +36,7 @@ from workers.compute.migration import drop_kept
 from workers.image.image import ensure_on_host as ensure_image
 from workers.network import network as network_work
 from workers.network import port as port_work
-from workers.reach import call
+from workers.reach import call, host_of
 from workers.saga import Change, Run, Step, saga
 
 POWER_S = 60.0
@@ -47,8 +48,12 @@ def _server(session: Session, run_or_job: Run | Job) -> Server:
     """The server of a job. Raises NotFound when it is gone."""
     server = get(session, Server, run_or_job.arguments["server_id"])
     if server is None:
-        raise errors.NotFound("The server is gone.")
+        raise _gone_error()
     return server
+
+
+def _gone_error() -> errors.NotFound:
+    return errors.NotFound("The server is gone.")
 
 
 def _facts(run: Run) -> Server:
@@ -82,8 +87,11 @@ def _host(run: Run) -> int:
 
 def _place(run: Run) -> Change:
     def change(session: Session, job: Job) -> None:
-        server = _server(session, job)
-        asked = server_create.request(session, server, frozenset(run.avoid))
+        made = server_create.made(session, job.arguments["server_id"])
+        if made is None:
+            raise _gone_error()
+        server = made.server
+        asked = server_create.request(session, server, frozenset(run.avoid), held=made.volumes, connected=made.ports)
         amount = asked.amount
         host = placing.place(session, asked.request, amount, "server")
         if host is None:
@@ -93,7 +101,7 @@ def _place(run: Run) -> Change:
         for volume in _fresh(session, job):
             volume.host_id = host.id  # its room is claimed with the server's
         job.memory = {**job.memory, "host_id": host.id, "amount": [amount.vcpus, amount.ram_mib, amount.disk_gib]}
-        run.known.update(server=server, ports=asked.ports, volumes=asked.volumes)
+        run.known.update(server=server, tenant_uid=made.tenant_uid, ports=asked.ports, volumes=asked.volumes)
         if asked.ports:
             ports.place(session, [port.id for port in asked.ports], host.id)
 
@@ -151,7 +159,7 @@ def _fetch_image(run: Run) -> Change | None:
     if image_id is None:
         run.say("It boots from a volume.")
         return None
-    ensure_image(run, image_id, _host(run))
+    run.known["image_uid"] = ensure_image(run, image_id, _host(run))
     run.say("The image is on the host.")
     return None
 
@@ -159,9 +167,15 @@ def _fetch_image(run: Run) -> Change | None:
 _IMAGE_UID = Prepared(sa.select(col(Image.uid)).where(col(Image.id) == sa.bindparam("key")))
 
 
+def _image_uid(run: Run, server: Server) -> UUID | None:
+    if server.image_id is not None and "image_uid" not in run.known:
+        run.known["image_uid"] = run.value(_IMAGE_UID, key=server.image_id)
+    return run.known.get("image_uid")
+
+
 def _disks(run: Run) -> Change | None:
     server = _facts(run)
-    image_uid = run.value(_IMAGE_UID, key=server.image_id) if server.image_id is not None else None
+    image_uid = _image_uid(run, server)
     with run.read() as session:
         fresh = _fresh(session, run)
     wanted = [VolumeSpec(volume.uid, volume.size_gib * _GIB) for volume in fresh]
@@ -205,7 +219,15 @@ def _drop_disks(run: Run) -> Change | None:
 
 def _machine(run: Run) -> Change | None:
     with run.read() as session:
-        wanted = spec(session, _facts(run), held=run.known.get("volumes"), connected=run.known.get("ports"))
+        known = run.known
+        wanted = spec(
+            session,
+            _facts(run),
+            host=host_of(session, run, _host(run)),
+            tenant_uid=known.get("tenant_uid"),
+            held=known.get("volumes"),
+            connected=known.get("ports"),
+        )
     call(run, _host(run), lambda driver, deadline: driver.machines.ensure(wanted, deadline), seconds=BUILD_S)
     run.say("The machine is defined.")
     return None

@@ -12,19 +12,18 @@ from functools import partial
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-import sqlalchemy as sa
 import structlog
 from sqlmodel import Session, col, select
 
-from drivers.api import Deadline, Driver, DriverError, Machine, MachineChanged, Watch, Watching
+from drivers.api import Deadline, Driver, DriverError, Machine, Watch, Watching
 from gateway.compute import migration as migrations
 from gateway.compute import server as servers
 from gateway.compute.host import Host, HostStatus
 from gateway.compute.server import Server
 from gateway.compute.server_state import STANDING, Observed
 from gateway.jobs import job as jobs
-from gateway.kernel.prepared import Prepared, later
 from workers import shares
+from workers.compute.heard import Heard, Word, news
 from workers.compute.machine import observed
 from workers.hypervisor import Address, Hosts
 from workers.reach import address_of, side_by_side
@@ -42,17 +41,6 @@ def record(session: Session, uid: UUID, host_id: int, machine: Machine | None) -
         return
     reason = machine.reason if machine is not None else None
     servers.observe(session, server, observed(machine), reason)
-
-
-_OBSERVED = sa.inspect(Server).columns.observed.type
-_NEWS = Prepared(
-    sa.select(col(Server.id)).where(
-        col(Server.uid) == later("server", sa.inspect(Server).columns.uid.type),
-        col(Server.host_id) == later("host", sa.inspect(Server).columns.host_id.type),
-        col(Server.phase).in_(STANDING),
-        sa.or_(col(Server.observed).is_(None), col(Server.observed) != later("seen", _OBSERVED)),
-    )
-)
 
 
 @reconciler("servers", every_s=15.0)
@@ -109,19 +97,15 @@ def _compare(context: Context, where: Address, machines: dict[UUID, Machine]) ->
 def _record_now(context: Context, where: Address, uid: UUID) -> None:
     """Ask a host how a machine is, and record that, if it is news. Raises DriverError."""
     machine = context.hosts.call(where, lambda driver, deadline: driver.machines.inspect(uid, deadline), seconds=LIST_S)
-    if _is_news(context, where, uid, machine):  # else not worth a turn in the queue of writers
+    if news(context, [Word(where, uid, machine)]):  # else not worth a turn in the queue of writers
         context.db.run(partial(record, uid=uid, host_id=where.host_id, machine=machine))
-
-
-def _is_news(context: Context, where: Address, uid: UUID, machine: Machine | None) -> bool:
-    given = {"server": uid, "host": where.host_id, "seen": observed(machine)}
-    return context.db.value(_NEWS, given) is not None
 
 
 @dataclass(slots=True)
 class _Watches:
-    """The open streams of one worker, by host."""
+    """The open streams of one worker, by host, and what is heard over them."""
 
+    heard: Heard
     open: dict[int, tuple[Address, Watch]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -133,7 +117,9 @@ _open: WeakKeyDictionary[Hosts, _Watches] = WeakKeyDictionary()
 @reconciler("watches", every_s=3.0)
 def watch(context: Context) -> None:
     """Keep one stream of changes open to every host of ours that answers and can push."""
-    watches = _open.setdefault(context.hosts, _Watches())
+    watches = _open.get(context.hosts)
+    if watches is None:
+        watches = _open[context.hosts] = _Watches(Heard(context, _record_now))
     with context.db.read() as session:
         online = shares.mine(context, session, select(Host).where(Host.status == HostStatus.ONLINE))
         wanted = {host.id: address_of(session, host) for host in online}
@@ -145,7 +131,7 @@ def watch(context: Context) -> None:
                 del watches.open[host_id]
         for host_id, where in wanted.items():
             if host_id not in watches.open:
-                begun = _begin(context, where)
+                begun = _begin(context, where, watches.heard)
                 if begun is not None:
                     watches.open[host_id] = (where, begun)
 
@@ -163,23 +149,13 @@ def close_all() -> None:
             for _, stream in watches.open.values():
                 stream.close()
             watches.open.clear()
+        watches.heard.close()
+    _open.clear()
 
 
-def _begin(context: Context, where: Address) -> Watch | None:
-    def on_change(change: MachineChanged) -> None:
-        key = change.machine_id
-        try:
-            if not _is_news(context, where, key, change.machine):
-                return  # mostly the echo of our own doing
-            # It may be older than what is recorded: a machine that was made off and started since, say.
-            _record_now(context, where, key)
-        except DriverError as error:
-            log.info("a machine that changed could not be looked at", host=where.name, reason=error.reason)
-        except Exception:
-            log.exception("a change of a machine could not be recorded", host=where.name)
-
+def _begin(context: Context, where: Address, heard: Heard) -> Watch | None:
     def work(driver: Driver, deadline: Deadline) -> Watch | None:
-        return driver.watch(on_change, deadline) if isinstance(driver, Watching) else None
+        return driver.watch(partial(heard.put, where), deadline) if isinstance(driver, Watching) else None
 
     try:
         stream: Watch | None = context.hosts.call(where, work, seconds=10.0)

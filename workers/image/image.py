@@ -7,6 +7,8 @@ something of an image is known when the image goes.
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
@@ -30,21 +32,25 @@ def store(settings: Settings) -> ImageStore:
 
 
 _READY = Prepared(
-    sa.select(col(ImageCopy.ready))
-    .join(Image, col(Image.id) == col(ImageCopy.image_id))
+    sa.select(col(Image.uid))
+    .join(ImageCopy, col(Image.id) == col(ImageCopy.image_id))
     .where(
         col(Image.id) == sa.bindparam("image"),
         col(Image.status) == ImageStatus.ACTIVE,
         col(ImageCopy.host_id) == sa.bindparam("host"),
+        col(ImageCopy.ready),
     )
 )
-"""Whether an ACTIVE image is on a host: the usual case, so asked for first."""
+"""The ACTIVE image, if it is on a host: the usual case, so asked for first."""
 
 
-def ensure_on_host(run: Run, image_id: int, host_id: int) -> None:
-    """Bring an ACTIVE image to a host, if it is not there. Raises InvalidState, Refused, or the driver's errors."""
-    if run.value(_READY, image=image_id, host=host_id):
-        return
+def ensure_on_host(run: Run, image_id: int, host_id: int) -> UUID:
+    """Bring an ACTIVE image to a host, if it is not there; its id. Raises InvalidState, Refused, or the driver's
+    errors.
+    """
+    there: UUID | None = run.value(_READY, image=image_id, host=host_id)
+    if there is not None:
+        return there
     with run.read() as session:
         image = _active(session, image_id)
         where = address(session, host_id)
@@ -72,6 +78,7 @@ def ensure_on_host(run: Run, image_id: int, host_id: int) -> None:
         copy.ready = True
 
     run.db.run(ready)
+    return image.uid
 
 
 def _active(session: Session, image_id: int) -> Image:

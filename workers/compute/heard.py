@@ -1,0 +1,137 @@
+"""What hosts say of single machines by themselves, looked at a few at a time.
+
+A hypervisor tells of each turn in a machine's life, and most of that is the echo of what our own jobs just did there.
+So word that comes is kept, the last of each machine, and one thread of a worker asks the database by one statement
+which of it is news: at once for the first, and then no oftener than every ``APART_S``. Nothing is lost by that, for
+what is recorded in the end is what the host says when it is asked again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+import structlog
+from sqlmodel import Session, col
+
+from drivers.api import DriverError, Machine, MachineChanged
+from gateway.compute.server import Server
+from gateway.compute.server_state import STANDING
+from workers.compute.machine import observed
+from workers.hypervisor import Address
+from workers.sweep import Context
+
+APART_S = 0.05
+"""How long word of machines may wait for more of it."""
+HOSTS_AT_ONCE = 16
+_AT_ONCE = 200
+
+log = structlog.get_logger(__name__)
+
+
+class Word(NamedTuple):
+    """What a host said of a machine; None when it is gone."""
+
+    where: Address
+    uid: UUID
+    machine: Machine | None
+
+
+class Heard:
+    """The word that waits to be looked at; ``record`` asks a host how a machine is by now, and records it. That is done
+    for one machine of a host after the other, and for some hosts at a time: one that hangs holds up no other.
+    """
+
+    def __init__(self, context: Context, record: Callable[[Context, Address, UUID], None]) -> None:
+        self._context = context
+        self._record = record
+        self._waiting: dict[tuple[int, UUID], Word] = {}
+        self._under_way: dict[int, Future[None]] = {}
+        self._change = threading.Condition()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pool = ThreadPoolExecutor(HOSTS_AT_ONCE, thread_name_prefix="heard")
+
+    def put(self, where: Address, change: MachineChanged) -> None:
+        """Keep word of a machine, in place of what the same host said of it before. Waits for nothing."""
+        with self._change:
+            self._waiting[where.host_id, change.machine_id] = Word(where, change.machine_id, change.machine)
+            if self._thread is None and not self._closing.is_set():
+                self._thread = threading.Thread(target=self._run, name="heard", daemon=True)
+                self._thread.start()
+            self._change.notify()
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Begin nothing more, and wait at most ``seconds`` for what is under way."""
+        self._closing.set()
+        with self._change:
+            thread, self._thread = self._thread, None
+            self._change.notify()
+        if thread is not None:
+            thread.join(seconds)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        wait(list(self._under_way.values()), seconds)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            with self._change:
+                while not self._waiting and not self._closing.is_set():
+                    self._change.wait()
+                words, self._waiting = list(self._waiting.values()), {}
+            try:
+                self.look(words)
+            except Exception:
+                log.exception("word of machines could not be looked at; the next look at all machines finds them")
+            self._closing.wait(APART_S)
+
+    def look(self, words: Sequence[Word]) -> None:
+        """Have what is news recorded, on other threads; what comes from a host that is still being asked waits."""
+        by_host: dict[int, list[Word]] = {}
+        for word in news(self._context, words):
+            by_host.setdefault(word.where.host_id, []).append(word)
+        for host_id, some in by_host.items():
+            before = self._under_way.get(host_id)
+            if before is None or before.done():
+                self._under_way[host_id] = self._pool.submit(self._ask, some)
+            else:
+                with self._change:
+                    self._waiting = {(host_id, word.uid): word for word in some} | self._waiting
+
+    def _ask(self, words: Sequence[Word]) -> None:
+        """Have these recorded. Word may be older than what is recorded already (a machine that was made off and started
+        since, say), so its host is asked again.
+        """
+        for word in words:
+            if self._closing.is_set():
+                return
+            try:
+                self._record(self._context, word.where, word.uid)
+            except DriverError as error:
+                log.info("a machine that changed could not be looked at", host=word.where.name, reason=error.reason)
+            except Exception:
+                log.exception("a change of a machine could not be recorded", host=word.where.name)
+
+
+def news(context: Context, words: Sequence[Word]) -> list[Word]:
+    """Those that say something else of a server that is made than is recorded, and come from its host."""
+    found = []
+    with context.db.read() as session:
+        for start in range(0, len(words), _AT_ONCE):
+            some = words[start : start + _AT_ONCE]
+            known = _recorded(session, {word.uid for word in some})
+            for word in some:
+                row = known.get(word.uid)
+                if row is not None and row.host_id == word.where.host_id and row.observed is not observed(word.machine):
+                    found.append(word)
+    return found
+
+
+def _recorded(session: Session, uids: set[UUID]) -> dict[UUID, sa.Row[tuple[UUID, int, object]]]:
+    statement = sa.select(col(Server.uid), col(Server.host_id), col(Server.observed)).where(
+        col(Server.uid).in_(uids), col(Server.phase).in_(STANDING)
+    )
+    return {row.uid: row for row in session.execute(statement)}
