@@ -21,7 +21,7 @@ from inspect import isawaitable
 from typing import Any, Final, NamedTuple, cast
 
 from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema, OperationType
-from graphql.execution import Executor, create_source_event_stream, execute_subscription_event
+from graphql.execution import Executor, create_source_event_stream
 from strawberry import Schema
 from strawberry.execution import optimized_is_awaitable
 from strawberry.extensions.runner import SchemaExtensionsRunner
@@ -33,6 +33,7 @@ from resolvers.transport.audience import Audiences, Listener, Offer, Tail
 from resolvers.transport.caller import Caller, ContextBuilder, Identity, OperationInfo
 from resolvers.transport.documents import Documents
 from resolvers.transport.errors import ErrorCode, RequestRefused, refusal
+from resolvers.transport.event_executor import EventExecutor
 from resolvers.transport.limits import too_much
 from resolvers.transport.once import Once
 from resolvers.transport.operations import DocumentCache, Operation
@@ -270,9 +271,7 @@ class Engine:
 
     async def rendered(self, view: View, context: Any, event: Any) -> Answer:
         """One event, as ``context`` sees it."""
-        each = view.executor.build_per_event_executor(event)
-        each.context_value = context
-        result = await _settled(execute_subscription_event(each))
+        result = await view.events.executed(event, context)
         return await self._presented(view.ready, result, view.extended)
 
     async def _for_all(self, view: View, context: Any, event: Any) -> Answer | None:
@@ -356,12 +355,12 @@ class View:
     ``viewer`` are equal see every event that has a ``shared`` name alike, so it is rendered once for them.
     """
 
-    __slots__ = ("_engine", "executor", "extended", "personal", "ready", "shape")
+    __slots__ = ("_engine", "events", "extended", "personal", "ready", "shape")
 
     def __init__(self, engine: Engine, ready: Ready, executor: Executor[Any], extended: Extended | None) -> None:
         self._engine = engine
         self.ready = ready
-        self.executor = executor
+        self.events = EventExecutor(executor)
         self.extended = extended
         self.personal = False
         operation = ready.operation
