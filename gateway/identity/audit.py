@@ -100,7 +100,7 @@ def record(  # noqa: PLR0917 - the frame of all mutations calls it with these, i
     user = next((each for each in rows if isinstance(each, User)), None) if not subject.signed_in else None
     values = {} if command is None else command.model_dump(mode="json", exclude_unset=True)
     now = clock.now(session)
-    _ADD.run(
+    _ADD.later(
         session,
         uid=ids.new(session),
         created_at=now,

@@ -16,7 +16,9 @@ import sqlalchemy as sa
 from sqlmodel import Field, Session, col, func, select
 
 from gateway.identity.audit import AuditRecord
+from gateway.kernel import clock, ids
 from gateway.kernel.db import Database
+from gateway.kernel.prepared import Inserted
 from gateway.kernel.row import Row
 from gateway.kernel.secretbox import Sealed
 
@@ -113,12 +115,30 @@ def _seal(session: Session) -> int:
     box = _box(session)
     newest = session.exec(select(AuditSeal.digest).order_by(col(AuditSeal.id).desc()).limit(1)).first()
     previous = newest or _START
-    records = _unsealed(session, _SEALED_AT_ONCE)
+    records, now = _unsealed(session, _SEALED_AT_ONCE), clock.now(session)
+    links = []
     for each in records:
         digest = box.fingerprint(previous + canonical(each))
-        session.add(AuditSeal(record_id=each.id, previous=previous, digest=digest))  # written in this order
+        links.append(
+            {
+                "uid": ids.new(session),
+                "version": 1,
+                "created_at": now,
+                "updated_at": now,
+                "record_id": each.id,
+                "previous": previous,
+                "digest": digest,
+            }
+        )
         previous = digest
+    _INSERT.each(session, links)
     return len(records)
+
+
+_INSERT = Inserted(
+    AuditSeal.__table__,  # type: ignore[attr-defined]  # every table model has one
+    ("uid", "version", "created_at", "updated_at", "record_id", "previous", "digest"),
+)
 
 
 def _unsealed(session: Session, limit: int) -> list[AuditRecord]:

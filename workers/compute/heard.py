@@ -16,11 +16,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 import structlog
-from sqlmodel import Session, col
+from sqlmodel import col
 
 from drivers.api import DriverError, Machine, MachineChanged
 from gateway.compute.server import Server
 from gateway.compute.server_state import STANDING
+from gateway.kernel.prepared import Prepared, later
 from workers.compute.machine import observed
 from workers.hypervisor import Address
 from workers.sweep import Context
@@ -28,7 +29,7 @@ from workers.sweep import Context
 APART_S = 0.05
 """How long word of machines may wait for more of it."""
 HOSTS_AT_ONCE = 16
-_AT_ONCE = 200
+_AT_ONCE = 16
 
 log = structlog.get_logger(__name__)
 
@@ -122,16 +123,23 @@ def news(context: Context, words: Sequence[Word]) -> list[Word]:
     with context.db.read() as session:
         for start in range(0, len(words), _AT_ONCE):
             some = words[start : start + _AT_ONCE]
-            known = _recorded(session, {word.uid for word in some})
+            known = {row[0]: row for row in _RECORDED.all(session, **_filled([word.uid for word in some]))}
             for word in some:
-                row = known.get(word.uid)
-                if row is not None and row.host_id == word.where.host_id and row.observed is not observed(word.machine):
+                _, host_id, recorded = known.get(word.uid, _UNKNOWN)
+                if host_id == word.where.host_id and recorded is not observed(word.machine):
                     found.append(word)
     return found
 
 
-def _recorded(session: Session, uids: set[UUID]) -> dict[UUID, sa.Row[tuple[UUID, int, object]]]:
-    statement = sa.select(col(Server.uid), col(Server.host_id), col(Server.observed)).where(
-        col(Server.uid).in_(uids), col(Server.phase).in_(STANDING)
+_UNKNOWN = (None, None, None)
+_UID = sa.inspect(Server).columns.uid.type
+_RECORDED = Prepared(
+    sa.select(*(sa.inspect(Server).columns[name] for name in ("uid", "host_id", "observed"))).where(
+        col(Server.uid).in_([later(f"uid_{at}", _UID) for at in range(_AT_ONCE)]), col(Server.phase).in_(STANDING)
     )
-    return {row.uid: row for row in session.execute(statement)}
+)
+
+
+def _filled(uids: list[UUID]) -> dict[str, UUID]:
+    """So many parameters as the statement has; the last one fills it up."""
+    return {f"uid_{at}": uids[min(at, len(uids) - 1)] for at in range(_AT_ONCE)}
