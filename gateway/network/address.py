@@ -105,9 +105,9 @@ def take_lowest(session: Session, subnet_id: int) -> int | None:
         return None
     key, first, last = found
     if first < last:
-        _SHORTER.run(session, key=key)
+        _SHORTER.later(session, key=key)
     else:
-        _USED_UP.run(session, key=key)
+        _USED_UP.later(session, key=key)
     return int(first)
 
 
@@ -163,13 +163,13 @@ def holder(session: Session, subnet_id: int, position: int) -> PortAddress | Non
 
 def record(session: Session, **holding: Any) -> None:
     """Record that a port holds an address: a value for each column of :class:`PortAddress` but its key."""
-    _RECORD.run(session, **holding)
+    _RECORD.later(session, **holding)
 
 
 _RECORD = Prepared(
-    sa.insert(PortAddress).values(
-        {name: sa.bindparam(name) for name in ("port_id", "subnet_id", "address", "position", "pooled")}
-    )
+    sa.insert(PortAddress)
+    .values({name: sa.bindparam(name) for name in ("port_id", "subnet_id", "address", "position", "pooled")})
+    .inline()
 )
 
 

@@ -37,16 +37,16 @@ member grows with its group."""
 
 
 _JOIN = Prepared(
-    sa.insert(PortSecurityGroup).values(
-        {name: sa.bindparam(name) for name in ("port_id", "security_group_id", "network_id")}
-    )
+    sa.insert(PortSecurityGroup)
+    .values({name: sa.bindparam(name) for name in ("port_id", "security_group_id", "network_id")})
+    .inline()
 )
 
 
 def join(session: Session, port_id: int, network_id: int, groups: Sequence[SecurityGroup]) -> None:
     """Make a new port a member of groups, and count it."""
-    common = {"port_id": port_id, "network_id": network_id}
-    _JOIN.each(session, [{**common, "security_group_id": group.id} for group in groups])
+    for group in groups:
+        _JOIN.later(session, port_id=port_id, network_id=network_id, security_group_id=group.id)
     tally.came(session, network_id, [group.id for group in groups])
 
 
@@ -79,6 +79,23 @@ _OF_PORT = Rows(
         .where(col(PortSecurityGroup.port_id) == sa.bindparam("port"))
         .order_by(col(PortSecurityGroup.id))
     ),
+)
+
+
+def rules_of(session: Session, port_id: int) -> list[SecurityGroupRule]:
+    """The rules of a port's groups, oldest first."""
+    return _RULES_OF.all(session, port=port_id)
+
+
+_RULES_OF = Rows(
+    SecurityGroupRule,
+    lambda rows: rows.where(
+        col(SecurityGroupRule.security_group_id).in_(
+            sa.select(col(PortSecurityGroup.security_group_id)).where(
+                col(PortSecurityGroup.port_id) == sa.bindparam("port")
+            )
+        )
+    ).order_by(col(SecurityGroupRule.id)),
 )
 
 

@@ -355,14 +355,11 @@ _WITH_MAC = Prepared(sa.select(col(Port.id)).where(col(Port.mac) == sa.bindparam
 
 def _free_mac(session: Session, uid: UUID, wanted: str | None) -> str:
     """The MAC that was asked for, or a locally administered one made from the port's id. Raises Conflict."""
-    for salt in range(100):
-        digest = hashlib.sha256(uid.bytes + bytes([salt])).digest()
-        mac = wanted or ":".join(["02", *(f"{octet:02x}" for octet in digest[:5])])
-        if _WITH_MAC.value(session, mac=mac) is None:
-            return mac
-        if wanted is not None:
-            break
-    raise Conflict("A port has this MAC address already.", path=("macAddress",))
+    if wanted is None:  # where one of 2^40 is taken the unit of work is done again, with another id
+        return ":".join(["02", *(f"{octet:02x}" for octet in hashlib.sha256(uid.bytes).digest()[:5])])
+    if _WITH_MAC.value(session, mac=wanted) is not None:
+        raise Conflict("A port has this MAC address already.", path=("macAddress",))
+    return wanted
 
 
 def _give_addresses(session: Session, network: Network, port: Port, wanted: Wanted) -> int:

@@ -44,6 +44,7 @@ _MORE: dict[str, Prepared] = {
     name: Prepared(
         dialect.insert(_TABLE)
         .values(_NEW)
+        .inline()
         .on_conflict_do_update(index_elements=["network_id", "group_id"], set_={"ports": _TABLE.c.ports + 1})
     )
     for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
@@ -52,12 +53,15 @@ _MORE: dict[str, Prepared] = {
 
 def came(session: Session, network_id: int, group_ids: Iterable[int]) -> None:
     """Count in a port that is in these groups."""
-    _MORE[session.get_bind().dialect.name].each(session, _keys(network_id, group_ids))
+    more = _MORE[session.get_bind().dialect.name]
+    for each in _keys(network_id, group_ids):
+        more.later(session, **each)
 
 
 def went(session: Session, network_id: int, group_ids: Iterable[int]) -> None:
     """Count out a port that was in these groups."""
-    _LESS.each(session, _keys(network_id, group_ids))
+    for each in _keys(network_id, group_ids):
+        _LESS.later(session, **each)
 
 
 def of_network(session: Session, network_id: int) -> dict[int, int]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlmodel import Session, select
@@ -48,6 +50,21 @@ def test_a_port_has_a_mac_an_address_of_each_family_and_the_default_group(world:
     rows = cloud.rows(world)
     assert (rows["port"], rows["port_address"], rows["port_security_group"]) == ([], [], [])
     assert alice.refused("portDelete", id=made["id"]) == [("NOT_FOUND", ["id"])]
+
+
+def test_a_mac_that_another_port_asked_for_already_is_not_given_again(world: World) -> None:
+    alice = world.member(world.tenant())
+    net = cloud.network(alice, "10.0.0.0/24")
+    drawn = uuid4()
+    taken = ":".join(["02", *(f"{octet:02x}" for octet in hashlib.sha256(drawn.bytes).digest()[:5])])
+    cloud.port(alice, net, macAddress=taken)
+    source, next_ones = world.db.info["uids"], [drawn]
+    world.db.provide("uids", lambda: next_ones.pop() if next_ones else source())
+    made = cloud.port(alice, net)
+    assert next_ones == []
+    assert re.fullmatch(r"02(:[0-9a-f]{2}){5}", made["macAddress"])
+    assert made["macAddress"] != taken
+    assert made["ipAddresses"] == ["10.0.0.3"]
 
 
 def test_addresses_and_macs_may_be_asked_for(world: World) -> None:

@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 
 from drivers.api import Deadline, NetworkSpec, PortSpec, Transient
 from drivers.sim import DataCentre
+from gateway.compute.host import Host
 from gateway.jobs import job as jobs
 from gateway.jobs.job import Job, Order
 from gateway.kernel.access import CLOUD
@@ -104,7 +105,7 @@ def test_a_network_and_a_port_that_strayed_are_removed(world: World) -> None:
     def stray(driver: object, deadline: Deadline) -> None:
         with world.db.read() as session:
             network, port = (
-                network_work.spec(session, cloud.key(world, net), host_id),
+                network_work.spec(session, cloud.key(world, net), session.get(Host, host_id)),
                 port_work.spec(session, cloud.key(world, held)),
             )
         driver.networks.ensure(network, deadline)  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from gateway.kernel.prepared import get
 from gateway.network import network as networks
 from gateway.network import subnet as subnets
 from gateway.network.network import Network, NetworkHost
-from workers.reach import call
+from workers.reach import call, host_of
 from workers.saga import Change, Run, Step, saga
 
 CALL_S = 60.0
@@ -24,14 +24,13 @@ ROUNDS = 5
 """How often a wish may change while it is carried out before the job is asked to come again."""
 
 
-def spec(session: Session, network_id: int, host_id: int) -> NetworkSpec:
+def spec(session: Session, network_id: int, host: Host | None) -> NetworkSpec:
     """What a host is told; nothing of DHCP to one that has none: there the seed tells a guest its addresses. Raises
     Refused when the network is gone.
     """
     network = get(session, Network, network_id)
     if network is None:
         raise Refused("the network is gone")
-    host = get(session, Host, host_id)
     serves = host is None or Capability.DHCP in host.capabilities
     return NetworkSpec(
         id=network.uid,
@@ -55,7 +54,7 @@ def ensure_on_host(run: Run, network_id: int, host_id: int) -> None:
     done: NetworkSpec | None = None
     for _ in range(ROUNDS):
         with run.read() as session:
-            wish = spec(session, network_id, host_id)
+            wish = spec(session, network_id, host_of(session, run, host_id))
         if done == wish:
             if place.stale:
                 _record(run, network_id, host_id, done)
@@ -102,7 +101,7 @@ def _record(run: Run, network_id: int, host_id: int, done: NetworkSpec) -> None:
 
     def change(session: Session) -> None:
         place = networks.at_host(session, network_id, host_id)
-        if place is not None and spec(session, network_id, host_id) == done:
+        if place is not None and spec(session, network_id, get(session, Host, host_id)) == done:
             place.stale = False
 
     run.db.run(change)

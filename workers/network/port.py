@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-from sqlmodel import Session, select
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
 
 from drivers.api import Direction, PortSpec, Refused, RuleSpec, Transient
 from gateway.compute.server import Server
-from gateway.kernel.prepared import get
+from gateway.kernel.prepared import Prepared, get, rows_of
 from gateway.network import membership
 from gateway.network import network as networks
 from gateway.network import port as ports
-from gateway.network import security_group as groups
 from gateway.network.network import Network
 from gateway.network.port import Port
 from gateway.network.security_group import RuleProtocol, SecurityGroupRule
@@ -32,19 +32,39 @@ _PROTOCOLS = {RuleProtocol.TCP: "tcp", RuleProtocol.UDP: "udp", RuleProtocol.ICM
 
 def spec(session: Session, port_id: int) -> PortSpec:
     """What a host is told; remote groups are the addresses they stand for. Raises Refused when the port is gone."""
-    port = get(session, Port, port_id)
-    network = None if port is None else get(session, Network, port.network_id)
-    if port is None or network is None:
+    found = _read(session, port_id)
+    if found is None:
         raise Refused("the port is gone")
-    server = get(session, Server, port.server_id)
+    return _spec(session, *found)
+
+
+def _spec(session: Session, port: Port, network_uid: UUID, server_name: str | None) -> PortSpec:
     return PortSpec(
         id=port.uid,
-        network_id=network.uid,
+        network_id=network_uid,
         mac=port.mac,
-        addresses=tuple(ports.addresses(session, [port_id])[port_id]),
-        hostname=None if server is None else hostname(server.name),
+        addresses=tuple(ports.addresses(session, [port.id])[port.id]),
+        hostname=None if server_name is None else hostname(server_name),
         rules=_rules(session, port) if port.port_security else None,
     )
+
+
+_WITH_NAMES = Prepared(
+    sa.select(sa.inspect(Network).columns.uid, sa.inspect(Server).columns.name, *rows_of(Port).columns)
+    .select_from(Port)
+    .join(Network, col(Network.id) == col(Port.network_id))
+    .outerjoin(Server, col(Server.id) == col(Port.server_id))
+    .where(col(Port.id) == sa.bindparam("port"))
+)
+
+
+def _read(session: Session, port_id: int) -> tuple[Port, UUID, str | None] | None:
+    """A port, its network's id and its server's name; None when it is gone."""
+    found = _WITH_NAMES.first(session, port=port_id)
+    if found is None:
+        return None
+    network_uid, server_name, *row = found
+    return rows_of(Port).object(session, row), network_uid, server_name
 
 
 def hostname(name: str) -> str | None:
@@ -100,10 +120,10 @@ def apply(run: Run, port_id: int, host_id: int) -> bool:
     done: PortSpec | None = None
     for _ in range(ROUNDS):
         with run.read() as session:
-            port = get(session, Port, port_id)
-            wish = spec(session, port_id) if port is not None and port.host_id == host_id else None
+            found = _read(session, port_id)
+            wish = _spec(session, *found) if found is not None and found[0].host_id == host_id else None
         if wish == done:
-            if port is not None and port.stale:
+            if found is not None and found[0].stale:
                 run.db.run(lambda session: _fresh(session, port_id, host_id))
             return wish is not None
         if wish is None and done is not None:
@@ -130,10 +150,9 @@ def _fresh(session: Session, port_id: int, host_id: int) -> None:
 
 def _rules(session: Session, port: Port) -> tuple[RuleSpec, ...]:
     """All rules of the port's groups, each once, in a fixed order."""
-    member_of = membership.of_ports(session, [port.id])[port.id]
     sources = membership.Sources(session, port.network_id)
     found: dict[RuleSpec, None] = {}
-    for rule in groups.rules_of(session, [group.id for group in member_of]):
+    for rule in membership.rules_of(session, port.id):
         for remote in _remotes(sources, rule):
             found[_rule(rule, remote)] = None
     return tuple(found)
