@@ -9,8 +9,8 @@ what is recorded in the end is what the host says when it is asked again.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 from uuid import UUID
 
@@ -29,7 +29,9 @@ from workers.sweep import Context
 APART_S = 0.05
 """How long word of machines may wait for more of it."""
 HOSTS_AT_ONCE = 16
+"""So many hosts at most are asked at a time."""
 _AT_ONCE = 16
+"""So many machines are looked at by one statement."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,11 +53,11 @@ class Heard:
         self._context = context
         self._record = record
         self._waiting: dict[tuple[int, UUID], Word] = {}
-        self._under_way: dict[int, Future[None]] = {}
+        self._under_way: dict[int, threading.Thread] = {}
+        """The threads that ask, by host: daemons, for none may hold up the end of the process either."""
         self._change = threading.Condition()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._pool = ThreadPoolExecutor(HOSTS_AT_ONCE, thread_name_prefix="heard")
 
     def put(self, where: Address, change: MachineChanged) -> None:
         """Keep word of a machine, in place of what the same host said of it before. Waits for nothing."""
@@ -72,10 +74,9 @@ class Heard:
         with self._change:
             thread, self._thread = self._thread, None
             self._change.notify()
-        if thread is not None:
-            thread.join(seconds)
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        wait(list(self._under_way.values()), seconds)
+        until = time.monotonic() + seconds
+        for each in [*([thread] if thread is not None else []), *self._under_way.values()]:
+            each.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -95,12 +96,14 @@ class Heard:
         for word in news(self._context, words):
             by_host.setdefault(word.where.host_id, []).append(word)
         for host_id, some in by_host.items():
-            before = self._under_way.get(host_id)
-            if before is None or before.done():
-                self._under_way[host_id] = self._pool.submit(self._ask, some)
-            else:
+            self._under_way = {key: thread for key, thread in self._under_way.items() if thread.is_alive()}
+            if host_id in self._under_way or len(self._under_way) >= HOSTS_AT_ONCE:
                 with self._change:
                     self._waiting = {(host_id, word.uid): word for word in some} | self._waiting
+            else:
+                thread = threading.Thread(target=self._ask, args=(some,), name=f"heard-{host_id}", daemon=True)
+                self._under_way[host_id] = thread
+                thread.start()
 
     def _ask(self, words: Sequence[Word]) -> None:
         """Have these recorded. Word may be older than what is recorded already (a machine that was made off and started
