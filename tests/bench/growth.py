@@ -154,9 +154,9 @@ def _servers(report: Report, kind: str, line: Line, *, quick: bool) -> None:
         f"job path, {kind}", "CPU a server, none there", empty, "ms", note="with a port; in one process, no HTTP"
     )
     here = 0
-    most = (1_000, 10_000, 100_000) if kind == "SQLite" else (1_000, 10_000)
-    for total in (1_000,) if quick else most:
+    for total in (1_000,) if quick else (1_000, 10_000, 100_000):
         line.ground.servers(total - here, first=here + 10, host=host)
+        line.ground.analysed()
         here = total
         report.add(
             f"job path, {kind}", f"CPU a server, {total:,} servers there", line.cost_ms(wish, count), "ms",

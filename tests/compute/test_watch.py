@@ -76,6 +76,25 @@ def test_word_of_a_machine_is_recorded_once_and_for_the_host_that_has_it(world: 
     assert len(asked) == 3
 
 
+def test_a_host_whose_stream_ended_is_looked_at_when_it_is_opened_again(world: World) -> None:
+    """What changed in between was told to nobody, and the next look at everything is a quarter of a minute away."""
+    scene = Scene.make(world)
+    server = scene.server()
+    context = Context(world.db, world.hosts, world.settings)
+    where = the_host(world)
+    watch.watch(context)
+    try:
+        _, stream = watch._open[world.hosts].open[where.host_id]
+        stream.close()
+        power(world, where, world.uid(server), PowerAction.OFF)
+        assert scene.status(server) == "ACTIVE"
+        watch.watch(context)
+        assert scene.status(server) == "STOPPED"
+        assert watch._open[world.hosts].open[where.host_id][1].alive
+    finally:
+        watch.close_all()
+
+
 def the_host(world: World) -> Address:
     with world.db.read() as session:
         return address_of(session, session.exec(select(Host)).one())

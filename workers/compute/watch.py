@@ -116,7 +116,9 @@ _open: WeakKeyDictionary[Hosts, _Watches] = WeakKeyDictionary()
 
 @reconciler("watches", every_s=3.0)
 def watch(context: Context) -> None:
-    """Keep one stream of changes open to every host of ours that answers and can push."""
+    """Keep one stream of changes open to every host of ours that answers and can push. A stream that has ended is
+    opened again, and its host looked at: nobody has told of what changed in between.
+    """
     watches = _open.get(context.hosts)
     if watches is None:
         watches = _open[context.hosts] = _Watches(Heard(context, _record_now))
@@ -124,16 +126,20 @@ def watch(context: Context) -> None:
         online = shares.mine(context, session, select(Host).where(Host.status == HostStatus.ONLINE))
         wanted = {host.id: address_of(session, host) for host in online}
     context.hosts.trim(wanted)
+    ended = set()
     with watches.lock:
         for host_id, (where, stream) in list(watches.open.items()):
             if wanted.get(host_id) != where or not stream.alive:
                 stream.close()
                 del watches.open[host_id]
+                ended.add(host_id)
         for host_id, where in wanted.items():
             if host_id not in watches.open:
                 begun = _begin(context, where, watches.heard)
                 if begun is not None:
                     watches.open[host_id] = (where, begun)
+        again = [(host_id, HostStatus.ONLINE, watches.open[host_id][0]) for host_id in ended if host_id in watches.open]
+    side_by_side(again, lambda each: _look_at(context, *each))
 
 
 def watched(hosts: Hosts) -> frozenset[int]:
