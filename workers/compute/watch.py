@@ -116,8 +116,9 @@ _open: WeakKeyDictionary[Hosts, _Watches] = WeakKeyDictionary()
 
 @reconciler("watches", every_s=3.0)
 def watch(context: Context) -> None:
-    """Keep one stream of changes open to every host of ours that answers and can push. A stream that has ended is
-    opened again, and its host looked at: nobody has told of what changed in between.
+    """Keep one stream of changes open to every host of ours that answers and can push.
+
+    A stream that has ended is opened again, and its host looked at: nobody has told of what changed in between.
     """
     watches = _open.get(context.hosts)
     if watches is None:
