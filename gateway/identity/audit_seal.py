@@ -135,10 +135,7 @@ def _seal(session: Session) -> int:
     return len(records)
 
 
-_INSERT = Inserted(
-    AuditSeal.__table__,  # type: ignore[attr-defined]  # every table model has one
-    ("uid", "version", "created_at", "updated_at", "record_id", "previous", "digest"),
-)
+_INSERT = Inserted(AuditSeal, ("uid", "version", "created_at", "updated_at", "record_id", "previous", "digest"))
 
 
 def _unsealed(session: Session, limit: int) -> list[AuditRecord]:

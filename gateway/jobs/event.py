@@ -201,7 +201,7 @@ def prune(session: Session) -> int:
 
 _QUIET = frozenset({"version", "updated_at"})
 _WRITTEN = ("at", "kind", "noun", "object_uid", "tenant_id", "version", "changed")
-_INSERT = Inserted(Event.__table__, _WRITTEN)  # type: ignore[attr-defined]  # every table model has one
+_INSERT = Inserted(Event, _WRITTEN)
 """Events are written past the unit of work: nobody needs them as objects."""
 
 

@@ -169,11 +169,12 @@ class Prepared:
 
 
 class Inserted:
-    """Rows of a table, written past the unit of work: a few of them by one statement, in their order. ``names`` are the
+    """Rows of a kind, written past the unit of work: a few of them by one statement, in their order. ``names`` are the
     columns that are given, each for every row; none of the others may need a value.
     """
 
-    def __init__(self, table: sa.Table, names: Sequence[str]) -> None:
+    def __init__(self, kind: type[SQLModel], names: Sequence[str]) -> None:
+        table: Any = sa.inspect(kind).local_table
         self._columns = table.columns
         self._insert = sa.insert(table).inline()
         self._names = tuple(names)

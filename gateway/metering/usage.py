@@ -63,7 +63,7 @@ class Interval(SQLModel, table=True):
 _TABLE: sa.Table = Interval.__table__  # type: ignore[attr-defined]  # every table model has one
 _OF_OBJECT = sa.and_(_TABLE.c.object_uid == sa.bindparam("of"), _TABLE.c.ended_at.is_(None))
 _HELD = Prepared(sa.select(_TABLE.c.resource, _TABLE.c.amount).where(_OF_OBJECT))
-_OPEN = Inserted(_TABLE, ("tenant_id", "resource", "object_uid", "amount", "started_at"))
+_OPEN = Inserted(Interval, ("tenant_id", "resource", "object_uid", "amount", "started_at"))
 _CLOSE = sa.update(_TABLE).where(_OF_OBJECT).values(ended_at=sa.bindparam("now"))
 _CLOSE_SOME = _CLOSE.where(_TABLE.c.resource.in_(sa.bindparam("resources", expanding=True)))
 """Intervals are written past the unit of work, by statements made once: nobody needs them as objects."""

@@ -70,10 +70,32 @@ def test_word_of_a_machine_is_recorded_once_and_for_the_host_that_has_it(world: 
         free.set()
         stream.close()
         heard.close()
-    power(world, where, uids[0], PowerAction.ON)
     heard.put(where, MachineChanged(uids[0], None))
-    assert scene.status(servers[0]) == "STOPPED"
+    assert heard._thread is None
+    assert not any(each.is_alive() for each in heard._under_way.values())
     assert len(asked) == 3
+
+
+def test_what_a_job_records_too_late_does_not_stay(world: World) -> None:
+    """A job has seen a machine run and is about to record it; meanwhile the machine stops, and that is recorded."""
+    scene = Scene.make(world)
+    server = scene.server()
+    uid = world.uid(server)
+    context = Context(world.db, world.hosts, world.settings)
+    where = the_host(world)
+    heard = Heard(context, watch._record_now)
+    stream = watch._begin(context, where, heard)
+    assert stream is not None
+    try:
+        seen = inspected(world, where, uid)
+        power(world, where, uid, PowerAction.OFF)
+        wait_until(lambda: scene.status(server) == "STOPPED", 20, "it is seen to be off")
+        world.db.run(lambda session: watch.record(session, uid, where.host_id, seen))
+        assert scene.status(server) == "ACTIVE"
+        wait_until(lambda: scene.status(server) == "STOPPED", 20, "it is looked at once more")
+    finally:
+        stream.close()
+        heard.close()
 
 
 def test_a_host_whose_stream_ended_is_looked_at_when_it_is_opened_again(world: World) -> None:

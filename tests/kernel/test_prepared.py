@@ -99,7 +99,7 @@ def test_statements_are_part_of_the_unit_of_work(world: World) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 8, 9, 30])
 def test_rows_are_inserted_in_their_order_whether_by_one_statement_or_many(world: World, count: int) -> None:
     names = ("at", "kind", "noun", "object_uid", "tenant_id", "version", "changed")
-    insert = Inserted(Event.__table__, names)  # type: ignore[attr-defined]  # every table model has one
+    insert = Inserted(Event, names)
     given = [
         {"at": SEEN + timedelta(seconds=at), "kind": "flavor.changed", "noun": "flavor", "object_uid": UUID(int=at),
          "tenant_id": None, "version": at, "changed": ["name", "é"]} for at in range(count)

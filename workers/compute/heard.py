@@ -3,13 +3,15 @@
 A hypervisor tells of each turn in a machine's life, and most of that is the echo of what our own jobs just did there.
 So word that comes is kept, the last of each machine, and one thread of a worker asks the database by one statement
 which of it is news: at once for the first, and then no oftener than every ``APART_S``. Nothing is lost by that, for
-what is recorded in the end is what the host says when it is asked again.
+what is recorded in the end is what the host says when it is asked again. News is looked at once more a second later: a
+job may have recorded, after it, what it had seen before it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -28,6 +30,8 @@ from workers.sweep import Context
 
 APART_S = 0.05
 """How long word of machines may wait for more of it."""
+AGAIN_S = 1.0
+"""How long after it was recorded news is looked at once more."""
 HOSTS_AT_ONCE = 16
 """So many hosts at most are asked at a time."""
 _AT_ONCE = 16
@@ -37,11 +41,12 @@ log = structlog.get_logger(__name__)
 
 
 class Word(NamedTuple):
-    """What a host said of a machine; None when it is gone."""
+    """What a host said of a machine; None when it is gone. ``again``: if it is news it is to be looked at once more."""
 
     where: Address
     uid: UUID
     machine: Machine | None
+    again: bool = True
 
 
 class Heard:
@@ -53,6 +58,8 @@ class Heard:
         self._context = context
         self._record = record
         self._waiting: dict[tuple[int, UUID], Word] = {}
+        self._later: deque[tuple[float, Word]] = deque()
+        """What is to be looked at once more, and from when on, in this order."""
         self._under_way: dict[int, threading.Thread] = {}
         """The threads that ask, by host: daemons, for none may hold up the end of the process either."""
         self._change = threading.Condition()
@@ -81,14 +88,21 @@ class Heard:
     def _run(self) -> None:
         while not self._closing.is_set():
             with self._change:
-                while not self._waiting and not self._closing.is_set():
-                    self._change.wait()
-                words, self._waiting = list(self._waiting.values()), {}
+                while not (words := self._due()) and not self._closing.is_set():
+                    self._change.wait(self._later[0][0] - time.monotonic() if self._later else None)
             try:
                 self.look(words)
             except Exception:
                 log.exception("word of machines could not be looked at; the next look at all machines finds them")
             self._closing.wait(APART_S)
+
+    def _due(self) -> list[Word]:
+        """What waits, and what is to be looked at once more by now, unless there is newer word of the same machine."""
+        words, self._waiting = self._waiting, {}
+        while self._later and self._later[0][0] <= time.monotonic():
+            _, word = self._later.popleft()
+            words.setdefault((word.where.host_id, word.uid), word)
+        return list(words.values())
 
     def look(self, words: Sequence[Word]) -> None:
         """Have what is news recorded, on other threads; what comes from a host that is still being asked waits."""
@@ -118,6 +132,10 @@ class Heard:
                 log.info("a machine that changed could not be looked at", host=word.where.name, reason=error.reason)
             except Exception:
                 log.exception("a change of a machine could not be recorded", host=word.where.name)
+            if word.again:
+                with self._change:
+                    self._later.append((time.monotonic() + AGAIN_S, word._replace(again=False)))
+                    self._change.notify()
 
 
 def news(context: Context, words: Sequence[Word]) -> list[Word]:
