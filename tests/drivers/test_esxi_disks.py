@@ -258,7 +258,8 @@ def test_no_images_disk_goes_while_a_volume_of_whatever_host_says_that_it_stands
 
 
 def test_a_lock_is_waited_for_and_taken_from_who_died(sim: EsxSim, driver: Driver, base: ImageSpec) -> None:
-    driver.volumes.list(Deadline(SECONDS))
+    driver.volumes.ensure_image(base, Deadline(SECONDS))  # so that this host has its folder
+    driver.volumes.remove_image(base.id, Deadline(SECONDS))
     (datastore,) = {each.parent for each in sim.daemon.folder.glob("*/stratograph")}
     lock = datastore / f"stratograph/shared/locks/image_{base.id}"
     (lock / "until_99999999999").mkdir(parents=True)
