@@ -267,7 +267,10 @@ def test_a_row_that_others_changed_has_the_transaction_done_again(db: Database) 
 def test_what_follows_a_commit_follows_nothing_else(db: Database) -> None:
     add(db, 9)
     after = Prepared(sa.select(sa.func.pg_advisory_lock(sa.bindparam("number", type_=sa.BigInteger))))
-    held = sa.text("SELECT objid FROM pg_locks WHERE locktype = 'advisory' ORDER BY objid")
+    held = sa.text(
+        "SELECT objid FROM pg_locks JOIN pg_database ON pg_database.oid = database"  # other tests lock in theirs
+        " WHERE locktype = 'advisory' AND datname = current_database() ORDER BY objid"
+    )
     db.rehearse(lambda session: after.afterwards(session, number=1))
 
     def refused(session: Session) -> None:
